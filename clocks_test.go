@@ -37,6 +37,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 		configs, doors, logs := map[string]*certmagic.Config{}, map[string]*door{}, map[string]*bytes.Buffer{}
 		nodes := trio(t, simnet.New(), func(c *Config) {
 			d := &door{Authority: ca}
+			c.hooks.Ahead = d.wall
 			doors[c.Name], logs[c.Name] = d, new(bytes.Buffer)
 			stubTLS(c, ca, func(cfg *certmagic.Config) { configs[c.Name] = cfg })
 			configure := c.TLS.Configure
@@ -59,7 +60,6 @@ func TestNodeWithWrongClock(t *testing.T) {
 		// by that, the right one, the certificate has not expired when it has by this one.
 		// It refuses the others' orders, or the one whose clock is wrong would have nothing to order.
 		for _, n := range right {
-			n.clocks.Shift(-farAhead)
 			doors[n.self.Name].ahead.Store(int64(-farAhead))
 			doors[n.self.Name].refusing.Store(true)
 		}
@@ -111,7 +111,6 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 
 		for _, n := range right {
-			n.clocks.Shift(0)
 			doors[n.self.Name].ahead.Store(0)
 			doors[n.self.Name].refusing.Store(false)
 		}
@@ -123,13 +122,16 @@ func TestNodeWithWrongClock(t *testing.T) {
 	})
 }
 
-// door is a node's way to the authority, which shows it a clock of its own.
+// door is a node's way to the authority, which shows it the node's own clock.
 type door struct {
 	*testca.Authority
-	ahead    atomic.Int64 // nanoseconds by which the authority's clock is ahead
+	ahead    atomic.Int64 // nanoseconds by which both clocks are ahead
 	refusing atomic.Bool  // it refuses orders
 	orders   atomic.Int64 // that came this way
 }
+
+// wall returns by how much the node's clock is ahead.
+func (d *door) wall() time.Duration { return time.Duration(d.ahead.Load()) }
 
 // RoundTrip implements http.RoundTripper.
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -146,6 +148,6 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		res.StatusCode, res.Body = http.StatusForbidden, io.NopCloser(strings.NewReader(text))
 		res.Header.Set("Content-Type", "application/problem+json")
 	}
-	res.Header.Set("Date", time.Now().Add(time.Duration(d.ahead.Load())).UTC().Format(http.TimeFormat))
+	res.Header.Set("Date", time.Now().Add(d.wall()).UTC().Format(http.TimeFormat))
 	return res, nil
 }

@@ -29,7 +29,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
-	"github.com/flotilla-ha/flotilla/internal/onopen"
 	"github.com/flotilla-ha/flotilla/internal/ops"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -55,13 +54,10 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("flotilla: opening a node: %w", context.Cause(ctx))
 	}
-	if err := onopen.Config(ctx, &cfg); err != nil {
+	if err := cfg.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if err := cfg.complete(); err != nil {
-		return nil, err
-	}
-	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
+	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.hooks.Rate), life: lifecycle.New(), store: applied.New()}
 	n.peers = peers.NewTable(n.store)
 	n.records.feed = changes.New(n.store)
 	n.log = slogbridge.NewNamed(n.upkeep.journal.Logger(cfg.Logger), n.peers.Name, func() string {
@@ -93,7 +89,9 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
 	}
-	onopen.Node(ctx, n)
+	if opened := n.cfg.hooks.Opened; opened != nil {
+		opened(n)
+	}
 	return n, nil
 }
 
@@ -120,7 +118,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		storage = n.own
 	}
 	n.frontend = frontend.New(n.log, n.cfg.Proxies)
-	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.Changed.Notify, Name: n.peers.NameOf, Log: n.log})
+	n.clocks = clocks.New(clocks.Config{Ahead: n.cfg.hooks.Ahead, Changed: n.life.Changed.Notify, Name: n.peers.NameOf, Log: n.log})
 	var err error
 	cfg := certs.Config{
 		Policy:         n.cfg.policy(),
@@ -190,7 +188,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	defer close(opened)
 	var member *replica.Disk
 	if id.Member {
-		member, err = replica.OpenDisk(dir, replica.DiskOptions{Fault: n.cfg.diskFault, Log: n.log, Failed: func(err error) {
+		member, err = replica.OpenDisk(dir, replica.DiskOptions{Faults: n.cfg.hooks.Disk, Log: n.log, Failed: func(err error) {
 			<-opened
 			if n.replica != nil { // nil: Open has failed for another reason
 				n.replica.Disk.OnFailure(err)
@@ -293,7 +291,7 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 // the parts below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
-		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.fsm.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Opener: &n.fsm.opener, Peers: n.peers, Dir: dir, Member: member, Port: port,
+		Timing: n.timing, Faults: n.cfg.hooks.Disk, Secrets: n.fsm.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Opener: &n.fsm.opener, Peers: n.peers, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
@@ -314,7 +312,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			}
 			return nil
 		},
-		Delay:  n.cfg.held,
+		Delay:  n.cfg.hooks.Delay,
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.OnLost(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{

@@ -20,6 +20,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
+	"github.com/flotilla-ha/flotilla/internal/hooks"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/secrets"
@@ -196,15 +197,10 @@ type Config struct {
 	// ports itself.
 	Listen func(network, addr string) (net.Listener, error)
 
-	dev      bool // development mode; complete sets it before it adds a secret
-	ownDials bool // PeerDial is that of complete
-	// called before the lease manager reads the clock, for tests that delay it; nil: not called
-	held func()
-	// rate of this node's clock, for tests in which all nodes share one real clock; 0: 1
-	rate      float64
-	diskFault func(op string) error // see durable.LogOptions, for tests; nil: none
-	skew      time.Duration         // how far this node's wall clock is ahead, for the same tests
-	supports  uint64                // the newest cluster version, for tests; 0: state.Version
+	dev      bool        // development mode; complete sets it before it adds a secret
+	ownDials bool        // PeerDial is that of complete
+	hooks    hooks.Hooks // of tests
+	supports uint64      // the newest cluster version, for tests; 0: state.Version
 	// changes the Config of the certificates, for tests; nil: not called
 	certs func(*certs.Config)
 }
@@ -378,6 +374,17 @@ func (c Config) WithDefaults() (Config, error) {
 func (c *Config) policy() certs.Policy {
 	t := c.TLS
 	return certs.Policy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure}
+}
+
+// prepare is complete for a node that is opened with that context.
+func (c *Config) prepare(ctx context.Context) error {
+	hooks.Apply(ctx, &c.hooks)
+	if change := c.hooks.Config; change != nil {
+		if err := change(c); err != nil {
+			return err
+		}
+	}
+	return c.complete()
 }
 
 // complete checks c and sets the defaults.

@@ -32,7 +32,7 @@ func newDisks() *disks { return &disks{fault: map[string]error{}, hang: map[stri
 
 func (d *disks) attach(c *Config) {
 	dir := c.Dir
-	c.diskFault = func(string) error {
+	c.hooks.Disk.Before = func(string) error {
 		d.mu.Lock()
 		hang := d.hang[dir]
 		d.mu.Unlock()
@@ -449,7 +449,7 @@ func TestFormOnFullDisk(t *testing.T) {
 				time.AfterFunc(30*time.Second, func() { full.Store(false) })
 				start := time.Now()
 				nodes := trio(t, simnet.New(), func(c *Config) {
-					c.diskFault = func(now string) error {
+					c.hooks.Disk.Before = func(now string) error {
 						if full.Load() && now == op {
 							return syscall.ENOSPC
 						}

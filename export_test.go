@@ -9,7 +9,7 @@ import (
 
 // SetClock has the clock of the node that c is for run at that rate: 1.01 is one part in a hundred
 // too fast.
-func SetClock(c *Config, rate float64) { c.rate = rate }
+func SetClock(c *Config, rate float64) { c.hooks.Rate = rate }
 
 // SetSupports has the node that c is for support that cluster version at most, as a program of an
 // earlier release does. 0: that of this program.

@@ -57,7 +57,7 @@ func newSleeper(t *testing.T, leads bool, before func(*sleeper)) *sleeper {
 	net, stills := simnet.New(), make(map[string]*standstill)
 	nodes := trio(t, net, func(c *Config) {
 		stills[c.Name] = new(standstill)
-		c.held = stills[c.Name].held
+		c.hooks.Delay = stills[c.Name].held
 		c.TLS.CA = "https://127.0.0.1:1/dir" // nothing is ordered there
 	})
 	leader, rest := leaderOf(t, nodes)
@@ -274,7 +274,7 @@ func TestLeaseLoopIsSeen(t *testing.T) {
 		net, still := simnet.New(), new(standstill)
 		n := trio(t, net, func(c *Config) {
 			if c.Name == "a" {
-				c.held = still.held
+				c.hooks.Delay = still.held
 			}
 		})[0]
 		longest := func() (idle time.Duration) {

@@ -105,6 +105,7 @@ func layers() [][]string {
 		{"."},
 		{"vip", "kv"},
 		{"internal/limits", "internal/turns", "internal/expiry"},
+		{"internal/hooks"},
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
 		{"internal/certs/quarantine"},

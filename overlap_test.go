@@ -139,7 +139,7 @@ func TestOnlyVoterWaitsForItsDisk(t *testing.T) {
 			}
 		}
 		check(only, "alone")
-		other := join(t, net, only, "b", func(c *Config) { c.diskFault = nil })
+		other := join(t, net, only, "b", func(c *Config) { c.hooks.Disk.Before = nil })
 		mustBeReady(t, other)
 		check(only, "by the voter")
 		check(other, "by the other")

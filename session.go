@@ -81,6 +81,9 @@ func (n *Node) onApplied(fx *state.Effects) {
 	if fx.Roles {
 		n.roles.OnRoles()
 	}
+	if changed := n.cfg.hooks.Changed; changed != nil && (fx.Roles || fx.Sessions) {
+		changed(n.store.State())
+	}
 	if fx.Seals {
 		n.upkeep.seals.Changed.Notify()
 		n.upkeep.rotation.Changed.Notify()

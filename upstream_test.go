@@ -257,7 +257,7 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var once atomic.Bool
 		nodes := trio(t, simnet.New(), func(c *Config) {
-			c.diskFault = func(op string) error {
+			c.hooks.Disk.Before = func(op string) error {
 				if op == "store entries" && once.CompareAndSwap(true, false) {
 					return durable.ErrRestart
 				}

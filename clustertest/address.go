@@ -102,7 +102,7 @@ func (c *addressConn) Write(p []byte) (int, error) {
 
 // die ends what a program does with its addresses, as a kill does. Its addresses stay where they
 // are. The function that it returns does what the program's guard then does: it removes them, and
-// reports the death over dial. It returns at once.
+// reports the death over dial unless that is nil. It returns at once.
 func (a *addresses) die(host string, dial deathnotice.Dial) (guard func()) {
 	if a.link == nil {
 		return func() {}
@@ -111,7 +111,7 @@ func (a *addresses) die(host string, dial deathnotice.Dial) (guard func()) {
 	notices := slices.DeleteFunc(machine.Die(), func(notice []byte) bool { return len(notice) == 0 })
 	return func() {
 		machine.Remove()
-		if len(notices) == 0 {
+		if len(notices) == 0 || dial == nil {
 			return
 		}
 		a.guards.Go(func() {

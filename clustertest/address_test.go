@@ -87,3 +87,47 @@ func TestFloatingAddress(t *testing.T) {
 		}
 	})
 }
+
+// A process that dies at a step leaves its address to its guard, as one that is killed. After a
+// failure of all machines nobody has been told of a death, and one of them has the address again.
+func TestFloatingAddressWithFaults(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		link, addr := vip.NewMemory(), netip.MustParsePrefix("192.0.2.100/24")
+		c := clustertest.Start(t, clustertest.Options{Nodes: 3, Run: floating(link, addr), Link: link})
+		c.Settle()
+		client := c.ClientAt(addr.Addr())
+		owner := func() string {
+			t.Helper()
+			client.CloseIdleConnections()
+			return get(t, client, "https://api.test/")
+		}
+		who := owner()
+		i := int(who[1] - '0')
+		c.KillAt(i, "here")
+		if err := c.Step(i, "here"); !errors.Is(err, flotilla.ErrClosed) {
+			t.Errorf("the step returns %v", err)
+		}
+		began := time.Now()
+		c.AwaitKill(i)
+		if next := owner(); next == who || time.Since(began) > 500*time.Millisecond {
+			t.Errorf("%s answers after %s has died, after %v", next, who, time.Since(began))
+		}
+		c.Restart(i)
+		c.Settle()
+
+		c.KillAll()
+		if owners := link.Owners(addr.Addr()); len(owners) != 0 {
+			t.Errorf("%v answer, and all are dead", owners)
+		}
+		for i := range c.Nodes {
+			c.Restart(i)
+		}
+		c.Settle()
+		owner()
+		for _, o := range link.Overlaps() {
+			t.Errorf("%v was answered for by %v at a time", o.Addr, o.Hosts)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"testing"
 
 	"github.com/caddyserver/certmagic"
 
@@ -13,10 +14,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 )
 
-// keepInBubble returns an error if the configuration of node i leads to real sockets. A goroutine
+// keepInBubble returns an error if the configuration of a node leads to real sockets. A goroutine
 // that waits for one does not let virtual time go on, so the test would hang. A public authority
 // fails the test when it is asked for a certificate.
-func (c *Cluster) keepInBubble(i int, cfg *flotilla.Config) error {
+func keepInBubble(t testing.TB, node string, cfg *flotilla.Config) error {
 	missing := ""
 	switch {
 	case cfg.PeerListen == nil:
@@ -28,7 +29,7 @@ func (c *Cluster) keepInBubble(i int, cfg *flotilla.Config) error {
 	}
 	if missing != "" {
 		return fmt.Errorf("clustertest: Config.%s of %s is nil: the node would use real sockets, on which the virtual time of this bubble "+
-			"stands still; leave it as it was, or wrap it", missing, name(i))
+			"stands still; leave it as it was, or wrap it", missing, node)
 	}
 	if cfg.TLS.Private {
 		return nil
@@ -42,7 +43,7 @@ func (c *Cluster) keepInBubble(i int, cfg *flotilla.Config) error {
 		for k, is := range config.Issuers {
 			acme, ok := is.(*certmagic.ACMEIssuer)
 			if ok && (acme == issuer && former != nil && transportOf(acme) == former || acme != issuer && isPublic(acme.CA)) {
-				config.Issuers[k] = &outside{c, i, acme}
+				config.Issuers[k] = &outside{t, node, acme}
 			}
 		}
 	}
@@ -76,16 +77,16 @@ func isPublic(ca string) bool {
 // outside stands for an authority that cannot be reached from a bubble. It fails the test when it
 // is asked for a certificate.
 type outside struct {
-	cluster *Cluster
-	node    int
-	issuer  *certmagic.ACMEIssuer
+	t      testing.TB
+	node   string
+	issuer *certmagic.ACMEIssuer
 }
 
 // Issue implements certmagic.Issuer.
 func (o *outside) Issue(context.Context, *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	err := fmt.Errorf("%s wants a certificate of %s, which is behind real sockets, and the virtual time of this bubble stands still on them; "+
-		"leave out TLS.CA, for an authority within the cluster, or name one that is in memory", name(o.node), o.issuer.CA)
-	o.cluster.t.Errorf("clustertest: %v", err)
+		"leave out TLS.CA, for an authority within the cluster, or name one that is in memory", o.node, o.issuer.CA)
+	o.t.Errorf("clustertest: %v", err)
 	return nil, err
 }
 

@@ -37,6 +37,14 @@
 // HTTP/1.1 only, client certificates, or other roots. Programs that speak something else, such as
 // gRPC or WebSocket, use its DialContext and its TLSClientConfig.
 //
+// # Faults
+//
+// A test breaks links (Link, Block, Isolate, Partition), disks (Disk), clocks (Clock) and processes
+// (Kill, KillAt, KillAll, Pause, Wipe). Each comment says what the fault is made of.
+//
+// Rand draws the random numbers of a schedule. A test that fails prints its seed, which the
+// environment variable CLUSTERTEST_SEED sets, and what has happened: see Trace.
+//
 // # In a bubble and outside
 //
 // A bubble must contain no real sockets, because virtual time stands still while a goroutine waits
@@ -49,7 +57,8 @@
 // their clients on real sockets of this machine.
 //
 // certmagic keeps ACME challenges in variables of the process, so the nodes of one process see each
-// other's: orders across nodes need several processes.
+// other's. Package testca is an authority in memory whose challenges the nodes answer from their
+// storage. Its documentation says what only several processes show.
 //
 // With -race and Go 1.26, also give go test the flag -cpu=1. The race detector of Go 1.26 sometimes
 // crashes in bubbles whose timers run on two threads. Go 1.27 has fixed that.
@@ -59,6 +68,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,6 +77,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/hooks"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/vip"
@@ -92,8 +103,8 @@ type Options struct {
 	Run func(ctx context.Context, cfg flotilla.Config) error
 
 	// Loopback uses real sockets on free ports of 127.0.0.1, for the nodes and for clients. It needs
-	// real time, and has none of the faults of the network in memory. The program must keep the
-	// addresses of cfg. Clients find them by the ports 443, 80 and 8081.
+	// real time, and has no faults of links, and no Pause. The program must keep the addresses of
+	// cfg. Clients find them by the ports 443, 80 and 8081.
 	Loopback bool
 
 	// Link is a network link in memory on which the programs have floating addresses: each passes
@@ -117,12 +128,17 @@ type Cluster struct {
 	dir      string
 	configs  []flotilla.Config
 	dead     []bool
+	machines machines
 	run      func(context.Context, flotilla.Config) error // nil: the nodes have no program
 	serving  *serving                                     // nil: Serve was not called
 	programs []*program                                   // of the nodes; nil: it has none
 	targets  targets
 
 	addresses addresses
+
+	seed   uint64
+	random *rand.Rand
+	trace  *trace
 }
 
 // New starts n nodes that form a cluster. Their names are n0, n1 and so on, and each has its own
@@ -143,7 +159,8 @@ func Run(t testing.TB, n int, run func(ctx context.Context, cfg flotilla.Config)
 // Start starts a cluster as New does.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, bubble: synctest.InBubble(), run: o.Run, addresses: addresses{link: o.Link}}
+	c := &Cluster{t: t, bubble: synctest.InBubble(), run: o.Run, addresses: addresses{link: o.Link}, seed: newSeed(t), trace: newTrace()}
+	c.random = rand.New(rand.NewPCG(c.seed, 0))
 	if o.Loopback && c.bubble {
 		t.Fatal("clustertest: Options.Loopback uses real sockets, on which the virtual time of a bubble stands still; " +
 			"leave it out, or call Start outside of testing/synctest")
@@ -152,6 +169,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		c.ground = newLoopback()
 	} else {
 		c.net = simnet.New()
+		c.net.Seed(c.seed)
 		c.ground = &memory{c.net}
 	}
 	c.dir = c.tempDir() // before the clean-up below, which so runs first
@@ -187,13 +205,14 @@ func (c *Cluster) tempDir() string {
 
 // close ends everything at the end of the test.
 func (c *Cluster) close() {
+	c.report()
 	if c.net != nil {
 		c.net.Heal()
 	}
 	for _, i := range c.Live() {
 		c.programs[i].expectEnd()
-		c.Nodes[i].Close()
-		c.await(i, c.programs[i])
+		c.machine(i).release()
+		c.machine(i).end()
 	}
 	c.addresses.guards.Wait()
 	if c.bubble {
@@ -222,35 +241,41 @@ func (c *Cluster) add(cfg flotilla.Config, dir string, addrs []string, expect in
 	c.Nodes = append(c.Nodes, nil)
 	c.dead = append(c.dead, true)
 	c.programs = append(c.programs, nil)
-	c.start(i)
+	c.machines.add(newMachine(c, i))
+	c.Restart(i)
 	c.targets.add(name(i))
 }
 
-func (c *Cluster) start(i int) {
+// open starts a node or its program, on a machine with its faults.
+func (c *Cluster) open(i int) error {
 	c.t.Helper()
+	m := c.machine(i)
+	m.begin()
+	c.trace.add(name(i), "starts")
+	var node *flotilla.Node
+	var err error
 	if c.run != nil {
-		c.startProgram(i)
-		return
+		node, err = c.startProgram(m)
+	} else {
+		node, err = flotilla.Open(hooks.With(c.t.Context(), m.hook), c.configs[i])
 	}
-	cfg := c.configs[i]
-	if err := c.prepare(i, &cfg); err != nil {
-		c.t.Fatal(err)
-	}
-	node, err := flotilla.Open(c.t.Context(), cfg)
 	if err != nil {
-		c.t.Fatalf("opening %s: %v", name(i), err)
+		c.trace.add(name(i), "does not start: %v", err)
+		return err
 	}
 	c.Nodes[i], c.dead[i] = node, false
 	if c.serving != nil {
 		c.serve(i)
 	}
+	return nil
 }
 
 // prepare completes the configuration with which node i is opened.
 func (c *Cluster) prepare(i int, cfg *flotilla.Config) error {
+	cfg.Logger = c.trace.logger(cfg.Logger, name(i))
 	cfg.TLS.Private = usesPrivate(cfg.TLS)
 	if c.bubble {
-		return c.keepInBubble(i, cfg)
+		return keepInBubble(c.t, name(i), cfg)
 	}
 	return nil
 }
@@ -369,22 +394,20 @@ func (c *Cluster) describe() string {
 // still does until it has returned. On loopback, connections of clients end somewhat later.
 func (c *Cluster) Kill(i int) {
 	c.t.Helper()
-	c.Live()
-	c.programs[i].expectEnd()
-	guard := c.addresses.die(name(i), c.configs[i].PeerDial)
-	c.ground.kill(name(i)) // from now on nobody sees what it does
-	c.Nodes[i].Close()
-	c.await(i, c.programs[i])
+	m := c.machine(i)
+	c.trace.add(name(i), "fault: killed")
+	m.strike(c.process(i)) // from now on nobody sees what it does
+	m.end()
 	c.dead[i] = true
-	c.ground.revive(name(i)) // the process has ended; its machine goes on
-	guard()
 }
 
 // Stop shuts node i down as an operator does: it hands over first. What serves clients there is
 // drained before that, as Config.Drain says.
 func (c *Cluster) Stop(i int) {
 	c.t.Helper()
-	p := c.programs[i]
+	c.Live()
+	p, m := c.programs[i], c.machine(i)
+	c.trace.add(name(i), "is stopped")
 	p.expectEnd()
 	if err := c.await(i, p); err != nil {
 		c.t.Errorf("stopping %s: %v", name(i), err)
@@ -396,6 +419,7 @@ func (c *Cluster) Stop(i int) {
 			c.t.Errorf("stopping %s: %v", name(i), err)
 		}
 	}
+	m.end()
 	c.dead[i] = true
 }
 
@@ -413,34 +437,51 @@ func (c *Cluster) Leave(i int) {
 	}
 	ctx, cancel := context.WithTimeout(c.t.Context(), stepTimeout)
 	defer cancel()
+	c.trace.add(name(i), "is told to leave")
 	if err := c.Nodes[i].Leave(ctx); err != nil {
 		c.t.Errorf("%s leaves: %v", name(i), err)
 	}
 	c.await(i, p)
+	c.machine(i).end()
 	c.dead[i] = true
 }
 
 // Restart starts a killed or stopped node again, with its directory.
 func (c *Cluster) Restart(i int) {
 	c.t.Helper()
-	if !c.dead[i] {
-		c.t.Fatalf("%s still runs", name(i))
+	if err := c.TryRestart(i); err != nil {
+		c.t.Fatalf("opening %s: %v", name(i), err)
 	}
-	c.start(i)
 }
 
 // Isolate cuts node i off from all others in both directions. What was sent before or is sent
 // meanwhile arrives after Heal.
-func (c *Cluster) Isolate(i int) { c.t.Helper(); c.faults().Isolate(name(i)) }
+func (c *Cluster) Isolate(i int) {
+	c.t.Helper()
+	c.faults().Isolate(name(i))
+	c.trace.add(name(i), "fault: cut off from all others")
+}
 
 // Block cuts one direction between two nodes.
-func (c *Cluster) Block(from, to int) { c.t.Helper(); c.faults().Block(name(from), name(to)) }
+func (c *Cluster) Block(from, to int) {
+	c.t.Helper()
+	c.faults().Block(name(from), name(to))
+	c.trace.add("", "fault: %s to %s: cut", name(from), name(to))
+}
 
 // Unblock undoes Block.
-func (c *Cluster) Unblock(from, to int) { c.t.Helper(); c.faults().Unblock(name(from), name(to)) }
+func (c *Cluster) Unblock(from, to int) {
+	c.t.Helper()
+	c.faults().Unblock(name(from), name(to))
+	c.trace.add("", "%s to %s: mended", name(from), name(to))
+}
 
 // SetLatency sets the one-way latency between nodes, from now on.
-func (c *Cluster) SetLatency(d time.Duration) { c.t.Helper(); c.faults().SetLatency(d) }
+func (c *Cluster) SetLatency(d time.Duration) {
+	c.t.Helper()
+	c.faults().SetLatency(d)
+	c.trace.add("", "the latency is %v", d)
+}
 
 // Partition cuts the network into groups that cannot reach each other.
 func (c *Cluster) Partition(groups ...[]int) {
@@ -452,10 +493,15 @@ func (c *Cluster) Partition(groups ...[]int) {
 		}
 	}
 	c.faults().Partition(named...)
+	c.trace.add("", "fault: cut into %v", named)
 }
 
-// Heal mends the network.
-func (c *Cluster) Heal() { c.t.Helper(); c.faults().Heal() }
+// Heal mends the network: all links are as at the beginning, but for SetLatency.
+func (c *Cluster) Heal() {
+	c.t.Helper()
+	c.faults().Heal()
+	c.trace.add("", "the network is mended")
+}
 
 // faults returns the network in memory.
 func (c *Cluster) faults() *simnet.Network {
@@ -464,4 +510,37 @@ func (c *Cluster) faults() *simnet.Network {
 		c.t.Fatal("clustertest: with Options.Loopback the network is that of this machine, which has no faults to choose; leave Loopback out")
 	}
 	return c.net
+}
+
+func (c *Cluster) notNegative(what string, d time.Duration) {
+	c.t.Helper()
+	if d < 0 {
+		c.t.Fatalf("%s of %v is negative", what, d)
+	}
+}
+
+// Rand returns the random numbers of the test, for schedules of faults and of what the program
+// does. Their seed is random, and a test that fails prints it. The environment variable
+// CLUSTERTEST_SEED sets it: the test then draws the same numbers. What nodes and their goroutines
+// do is not drawn from it. So the same schedule may end in another way, though most failures come
+// again soon.
+//
+// Jitter and losses of links are drawn from the same seed. Only one goroutine at a time may use the
+// numbers.
+func (c *Cluster) Rand() *rand.Rand { return c.random }
+
+// Note adds a line to the trace: what the test or the program under test does. Any goroutine may
+// call it.
+func (c *Cluster) Note(format string, args ...any) { c.trace.add("", format, args...) }
+
+// Trace returns what has happened in the cluster, a line for each event in order of time: the
+// faults and other actions of this package, what the nodes have logged, which sessions and roles
+// began and ended, and notes. Only the newest 200 lines are kept. A test that fails prints it.
+func (c *Cluster) Trace() string { return c.trace.text() }
+
+// report prints the seed and the trace of a test that has failed.
+func (c *Cluster) report() {
+	if c.t.Failed() {
+		c.t.Logf("to draw the same random numbers again: %s=%d\nwhat happened, by the time since the start:\n%s", seedVariable, c.seed, c.Trace())
+	}
 }

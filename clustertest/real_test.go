@@ -55,6 +55,13 @@ func TestRealTime(t *testing.T) {
 			if !slices.Contains(c.Live(), added) {
 				t.Error("the new node does not live")
 			}
+			dead = c.Leader()
+			c.KillAt(dead, clustertest.BeforeSync)
+			store(t, c.Nodes[(dead+1)%len(c.Nodes)], "k", "1")
+			c.AwaitKill(dead)
+			c.Restart(dead)
+			c.Settle()
+			wantEverywhere(t, c, "k", "1")
 			stop := c.Load(client, "https://api.test/")
 			for i := range c.Nodes {
 				c.Stop(i)
@@ -85,12 +92,20 @@ func TestLoopbackAddresses(t *testing.T) {
 // The network of this machine has no faults to choose.
 func TestLoopbackHasNoFaults(t *testing.T) {
 	skipShort(t)
-	f := &failing{TB: t, failed: make(chan struct{})}
-	got := f.texts(func(t testing.TB) {
-		clustertest.Start(t, clustertest.Options{Nodes: 1, Loopback: true}).Isolate(0)
-	})
-	if !strings.Contains(got, "leave Loopback out") {
-		t.Errorf("the test says %q", got)
+	for name, fault := range map[string]func(*clustertest.Cluster){
+		"isolate": func(c *clustertest.Cluster) { c.Isolate(0) },
+		"link":    func(c *clustertest.Cluster) { c.Link(0, 0) },
+		"pause":   func(c *clustertest.Cluster) { c.Pause(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &failing{TB: t, failed: make(chan struct{})}
+			got := f.texts(func(t testing.TB) {
+				fault(clustertest.Start(t, clustertest.Options{Nodes: 1, Loopback: true}))
+			})
+			if !strings.Contains(got, "leave Loopback out") {
+				t.Errorf("the test says %q", got)
+			}
+		})
 	}
 }
 

@@ -3,13 +3,14 @@ package clustertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/internal/onopen"
+	"github.com/flotilla-ha/flotilla/internal/hooks"
 )
 
 // defaultDomain is what Serve serves if it is given no domains.
@@ -24,7 +25,7 @@ type serving struct {
 // program is what serves clients on a node: Node.Serve, or the program of the user. A nil program
 // is none.
 type program struct {
-	node    atomic.Pointer[flotilla.Node] // the last one that the user's program has opened
+	node    atomic.Pointer[flotilla.Node] // the last one that was opened; nil: none yet
 	private atomic.Bool                   // its certificates are of the authority within the cluster
 	signal  context.CancelFunc            // ends its context
 	ending  atomic.Bool                   // it is expected to end
@@ -64,28 +65,34 @@ func (c *Cluster) serve(i int) {
 	}
 	n := c.Nodes[i]
 	h := c.serving.handler(i, n)
-	c.launch(i, context.Background(), new(program), func(ctx context.Context) error {
+	p := new(program)
+	p.node.Store(n)
+	c.launch(i, context.Background(), p, func(ctx context.Context) error {
 		return n.Serve(ctx, h, c.serving.domains...)
 	})
 }
 
-// startProgram starts the program of node i, and waits until it has opened its node.
-func (c *Cluster) startProgram(i int) {
+// startProgram starts the program of a machine, and waits until it has opened its node. It returns
+// an error if the program ends before that.
+func (c *Cluster) startProgram(m *machine) (*flotilla.Node, error) {
 	c.t.Helper()
+	i := m.node
 	p, opened := new(program), make(chan struct{}, 1)
-	ctx := onopen.With(context.Background(), onopen.Hooks{
-		Config: func(cfg any) error {
-			err := c.prepare(i, cfg.(*flotilla.Config))
+	ctx := hooks.With(context.Background(), func(h *hooks.Hooks) {
+		m.hook(h)
+		prepare := h.Config
+		h.Config = func(cfg any) error {
+			err := prepare(cfg)
 			p.private.Store(cfg.(*flotilla.Config).TLS.Private)
 			return err
-		},
-		Node: func(node any) {
+		}
+		h.Opened = func(node any) {
 			p.node.Store(node.(*flotilla.Node))
 			select {
 			case opened <- struct{}{}:
 			default: // it was opened before
 			}
-		},
+		}
 	})
 	cfg := c.configs[i]
 	c.launch(i, ctx, p, func(ctx context.Context) error { return c.run(ctx, cfg) })
@@ -93,19 +100,19 @@ func (c *Cluster) startProgram(i int) {
 	defer late.Stop()
 	select {
 	case <-opened:
+		return p.node.Load(), nil
 	case <-p.ended:
-		p.ending.Store(true)
-		c.t.Fatalf("the program of %s has ended before it has opened a node: %v", name(i), p.err)
+		return nil, fmt.Errorf("the program of %s has ended before it has opened a node: %w", name(i), p.err)
 	case <-late.C:
 		p.ending.Store(true)
 		p.signal()
 		c.t.Fatalf("the program of %s has opened no node within %v; it must give its context to flotilla.Open or flotilla.Serve", name(i), stepTimeout)
+		return nil, nil
 	}
-	c.Nodes[i], c.dead[i] = p.node.Load(), false
 }
 
-// launch starts run as the program of node i. If run returns before that is expected, the test
-// fails.
+// launch starts run as the program of node i. If run returns after a node was opened and before
+// that is expected, the test fails.
 func (c *Cluster) launch(i int, ctx context.Context, p *program, run func(context.Context) error) {
 	ctx, p.signal = context.WithCancel(ctx)
 	p.ended = make(chan struct{})
@@ -114,7 +121,7 @@ func (c *Cluster) launch(i int, ctx context.Context, p *program, run func(contex
 		defer close(p.ended)
 		p.err = errors.New("it has ended by a panic, or by runtime.Goexit")
 		p.err = run(ctx)
-		if !p.ending.Load() {
+		if p.node.Load() != nil && !p.ending.Load() {
 			c.t.Errorf("%s serves no longer, and nobody has stopped it: %v", name(i), p.err)
 		}
 	}()
@@ -155,6 +162,7 @@ func (c *Cluster) await(i int, p *program) error {
 		c.t.Errorf("the program of %s does not end within %v of the end of its context", name(i), stepTimeout)
 	}
 	if c.run != nil {
+		c.machine(i).disk.settle()
 		p.node.Load().Close() // as the end of a process does
 	}
 	select {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -27,7 +26,6 @@ const (
 // use.
 type Clocks struct {
 	Config
-	skewed atomic.Int64 // nanoseconds
 
 	mu     sync.Mutex
 	peers  map[string]*peerClock
@@ -46,7 +44,8 @@ type peerClock struct {
 
 // Config is what clocks need. Nil functions do nothing.
 type Config struct {
-	Skew time.Duration // by which this node's clock is ahead, see Shift
+	// returns by how much this node's clock is ahead of time.Now, for tests whose nodes share that
+	Ahead func() time.Duration
 	// is called when Check or Offset return something else; must not block
 	Changed func()
 	Name    func(peer string) string // returns the name of a peer for people
@@ -56,7 +55,9 @@ type Config struct {
 // New returns clocks that have observed nothing.
 func New(cfg Config) *Clocks {
 	c := &Clocks{Config: cfg, peers: make(map[string]*peerClock)}
-	c.Shift(cfg.Skew)
+	if c.Ahead == nil {
+		c.Ahead = func() time.Duration { return 0 }
+	}
 	if c.Changed == nil {
 		c.Changed = func() {}
 	}
@@ -66,11 +67,8 @@ func New(cfg Config) *Clocks {
 	return c
 }
 
-// Shift makes this node's clock ahead by so much, for tests whose nodes share one clock.
-func (c *Clocks) Shift(by time.Duration) { c.skewed.Store(int64(by)) }
-
 // Now returns this node's wall clock.
-func (c *Clocks) Now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skewed.Load())) }
+func (c *Clocks) Now() time.Time { return time.Now().Round(0).Add(c.Ahead()) }
 
 // Observe records what a peer's wall clock said between from and now.
 func (c *Clocks) Observe(peer string, wall, from time.Time) {
@@ -101,7 +99,7 @@ func (c *Clocks) ObserveAuthority(date time.Time) {
 // ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest
 // difference that agrees with the observation.
 func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
-	own := now.Round(0).Add(time.Duration(c.skewed.Load()))
+	own := now.Round(0).Add(c.Ahead())
 	low := p.wall.Add(now.Sub(p.to)).Sub(own)
 	high := p.wall.Add(now.Sub(p.from)).Sub(own)
 	switch {

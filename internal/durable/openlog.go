@@ -27,15 +27,23 @@ type LogOptions struct {
 	// [ErrRestart]. Nil: it is not called.
 	Failed func(error)
 
-	// Fault is asked before each write, and its error is taken for the disk's: for tests. Nil:
-	// there is none.
-	Fault func(op string) error
+	// Faults are those of the disk, for tests.
+	Faults Faults
 
 	// Logger receives what happens. Nil: nothing is logged.
 	Logger *slog.Logger
 
 	wrap func(boltlog.Store) boltlog.Store // for tests; nil: not
-	sys  journal.System                    // for tests; nil: this machine's
+}
+
+// Faults are what a test has the disk of a log do. The zero Faults is a disk that works.
+type Faults struct {
+	// Before is called before the log is opened, with "open", and before each batch is written, with
+	// what the first change in it is. Its error is taken for the disk's. Nil: it is not called.
+	Before func(op string) error
+
+	// System writes the journal, which has the newest entries and the votes. Nil: this machine does.
+	System journal.System
 }
 
 // OpenLog opens the raft log or makes a new one. All of its files are checked as a whole; a
@@ -43,12 +51,12 @@ type LogOptions struct {
 func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 	path := d.join(logName)
 	if o.Create {
-		if err := d.createLog(path, o.sys); err != nil {
+		if err := d.createLog(path, o.Faults.System); err != nil {
 			return nil, fmt.Errorf("create raft log: %w", err)
 		}
 	}
-	if o.Fault != nil {
-		if err := o.Fault("open"); err != nil {
+	if o.Faults.Before != nil {
+		if err := o.Faults.Before("open"); err != nil {
 			return nil, fmt.Errorf("open raft log: %w", err)
 		}
 	}
@@ -76,8 +84,8 @@ func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 		Logger:  orDiscard(o.Logger),
 		OnFail:  o.Failed,
 		OnClose: func(s raftlog.State, stuck bool) { d.known, d.stuck = s, stuck },
-		Fault:   o.Fault,
-		Sys:     o.sys,
+		Fault:   o.Faults.Before,
+		Sys:     o.Faults.System,
 		Wrap:    o.wrap,
 	})
 	if err != nil {

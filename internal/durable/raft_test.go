@@ -319,7 +319,7 @@ func TestCrashAfterSnapshot(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			d := lock(t, disktest.MemDir(t))
 			f := &faulty{after: int(test.after), err: errors.New("crash")}
-			l, err := d.OpenLog(LogOptions{Create: true, Fault: f.fault})
+			l, err := d.OpenLog(LogOptions{Create: true, Faults: Faults{Before: f.fault}})
 			must(t, err)
 			snaps, err := d.OpenSnapshots(l, nil)
 			must(t, err)
@@ -400,7 +400,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				failed := make(chan error, 2)
 				f := &test.fault
-				l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, Fault: f.fault})
+				l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, Faults: Faults{Before: f.fault}})
 				must(t, err)
 				f.armed, f.err = true, syscall.EIO
 				var n *node
@@ -446,7 +446,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 func TestBusy(t *testing.T) {
 	d := lock(t, disktest.MemDir(t))
 	synctest.Test(t, func(t *testing.T) {
-		l, err := d.OpenLog(LogOptions{Create: true, Fault: func(string) error { time.Sleep(10 * time.Second); return nil }})
+		l, err := d.OpenLog(LogOptions{Create: true, Faults: Faults{Before: func(string) error { time.Sleep(10 * time.Second); return nil }}})
 		must(t, err)
 		if b := l.Busy(); b != 0 {
 			t.Errorf("an idle log is busy for %v", b)

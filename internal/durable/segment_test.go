@@ -20,7 +20,7 @@ func (unremovable) Remove(string) error { return syscall.EIO }
 func TestRemovedAtOpen(t *testing.T) {
 	d := lock(t, disktest.MemDir(t))
 	failed := make(chan error, 1)
-	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, sys: unremovable{}})
+	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, Faults: Faults{System: unremovable{}}})
 	must(t, err)
 	for i := uint64(1); i <= 200; i++ { // several segments
 		must(t, l.StoreLog(disktest.Entry(i, 1, 2000)))

@@ -19,9 +19,9 @@ import (
 
 // Config is what a replica needs of the node around it.
 type Config struct {
-	Timing  timing.Timing         // the cluster's
-	Secrets *secrets.Set          // seal the keyring of a new cluster
-	Fault   func(op string) error // fails operations of the disk, for tests; nil: none
+	Timing  timing.Timing  // the cluster's
+	Secrets *secrets.Set   // seal the keyring of a new cluster
+	Faults  durable.Faults // of the disk, for tests
 	Log     *slog.Logger
 	Life    *lifecycle.Life
 	Self    *self.Self

@@ -49,9 +49,9 @@ func LockDir(path string) (*durable.Dir, error) {
 
 // DiskOptions say how a node's disk is opened.
 type DiskOptions struct {
-	Create bool                  // the files are new; otherwise they must exist
-	Failed func(error)           // called on a goroutine of its own when the log has ended
-	Fault  func(op string) error // fails operations, for tests (see durable.LogOptions); nil: none
+	Create bool           // the files are new; otherwise they must exist
+	Failed func(error)    // called on a goroutine of its own when the log has ended
+	Faults durable.Faults // of the disk, for tests
 	Log    *slog.Logger
 }
 
@@ -67,7 +67,7 @@ func OpenDisk(dir *durable.Dir, o DiskOptions) (*Disk, error) {
 			return nil, err
 		}
 	}
-	log, err := dir.OpenLog(durable.LogOptions{Create: o.Create, Failed: o.Failed, Fault: o.Fault, Logger: o.Log})
+	log, err := dir.OpenLog(durable.LogOptions{Create: o.Create, Failed: o.Failed, Faults: o.Faults, Logger: o.Log})
 	if err != nil {
 		return nil, &errs.ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
 	}

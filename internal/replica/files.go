@@ -16,14 +16,14 @@ const Hanging = time.Second
 type files struct {
 	dir    *durable.Dir // nil: in memory
 	failed func(error)  // see DiskOptions
-	fault  func(op string) error
+	faults durable.Faults
 	log    *slog.Logger
 	disk   atomic.Pointer[Disk] // nil: none is open
 }
 
 // open opens the disk. Its files must exist unless create is true.
 func (f *files) open(create bool) error {
-	d, err := OpenDisk(f.dir, DiskOptions{Create: create, Failed: f.failed, Fault: f.fault, Log: f.log})
+	d, err := OpenDisk(f.dir, DiskOptions{Create: create, Failed: f.failed, Faults: f.faults, Log: f.log})
 	if err != nil {
 		return err
 	}

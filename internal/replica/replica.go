@@ -37,7 +37,7 @@ type Replica struct {
 // New returns a replica whose raft is not started yet. It neither writes nor starts anything.
 func New(cfg Config) *Replica {
 	var care *DiskCare
-	f := &files{dir: cfg.Dir, fault: cfg.Fault, log: cfg.Log, failed: func(err error) { care.OnFailure(err) }}
+	f := &files{dir: cfg.Dir, faults: cfg.Faults, log: cfg.Log, failed: func(err error) { care.OnFailure(err) }}
 	f.disk.Store(cfg.Member)
 	group := &Group{self: cfg.Self, life: cfg.Life, store: cfg.Store, peers: cfg.Peers, port: cfg.Port, isCurrent: cfg.Up.IsCurrent, stalled: f.stalled}
 	leads := &LeaderState{timing: cfg.Timing, group: group}

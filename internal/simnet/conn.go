@@ -20,18 +20,21 @@ const (
 
 // packet is sent by one Write or Close.
 type packet struct {
-	kind kind
-	data []byte
-	at   time.Time // of arrival
-	held bool      // sent into a cut path: it arrives after that is mended
+	kind   kind
+	data   []byte
+	at     time.Time // of arrival
+	held   bool      // sent into a cut path: it arrives after that is mended
+	unsent bool      // by a host that stands still: it is sent when that goes on
 }
 
 // stream is one direction of a connection. The network's mutex guards it.
 type stream struct {
 	net     *Network
+	path    path
 	back    *stream  // the other direction
-	queue   []packet // sent and not read, in order; held ones come last, and a reset ends it
+	queue   []packet // sent and not read, in order; those that wait come last, and a reset ends it
 	cut     bool     // the path is cut
+	frozen  bool     // the sender stands still
 	shut    bool     // a fin or a reset was sent: only a reset may follow
 	closed  bool     // the receiving end is closed
 	lost    bool     // sent into a cut path to a closed receiving end
@@ -52,18 +55,31 @@ func (s *stream) send(p packet, delay time.Duration) {
 		}
 		return
 	}
-	p.held = s.cut
-	p.at = time.Now().Add(delay + s.net.latency)
-	// A shorter latency lets nothing overtake.
-	if n := len(s.queue); n > 0 && s.queue[n-1].at.After(p.at) {
-		p.at = s.queue[n-1].at
-	}
+	p.unsent = s.frozen
+	p.held = s.cut && !s.frozen
 	s.queue = append(s.queue, p)
+	s.carry(len(s.queue)-1, time.Now().Add(delay))
 	s.changed.broadcast()
 }
 
+// carry sets when a packet of the queue arrives that is sent now. A shorter latency lets it not
+// overtake the one before.
+func (s *stream) carry(i int, now time.Time) {
+	p := &s.queue[i]
+	if p.waits() {
+		return // it is not on its way
+	}
+	p.at = s.net.arrival(s.path, len(p.data), now)
+	if i > 0 && s.queue[i-1].at.After(p.at) {
+		p.at = s.queue[i-1].at
+	}
+}
+
+// waits reports whether a packet is not on its way.
+func (p *packet) waits() bool { return p.held || p.unsent }
+
 // refuse answers what arrives one latency from now at a closed receiving end.
-func (s *stream) refuse() { s.back.send(packet{kind: reset}, s.net.latency) }
+func (s *stream) refuse() { s.back.send(packet{kind: reset}, s.net.latencyOf(s.path)) }
 
 // setCut holds the packets on their way when the path is cut, and sends them again when it is
 // mended.
@@ -75,9 +91,10 @@ func (s *stream) setCut(cut bool, now time.Time) {
 	for i := range s.queue {
 		p := &s.queue[i]
 		if cut {
-			p.held = p.at.After(now)
+			p.held = !p.unsent && p.at.After(now)
 		} else if p.held {
-			p.held, p.at = false, now.Add(s.net.latency)
+			p.held = false
+			s.carry(i, now)
 		}
 	}
 	if !cut && s.lost {
@@ -87,15 +104,32 @@ func (s *stream) setCut(cut bool, now time.Time) {
 	s.changed.broadcast()
 }
 
+// setFrozen keeps back what the sender sends from now on, or sends it.
+func (s *stream) setFrozen(frozen bool, now time.Time) {
+	s.frozen = frozen
+	for i := range s.queue {
+		if p := &s.queue[i]; !frozen && p.unsent {
+			p.unsent, p.held = false, s.cut
+			s.carry(i, now)
+		}
+	}
+	s.changed.broadcast()
+}
+
+// forget drops what the sender has not sent.
+func (s *stream) forget() {
+	s.queue = slices.DeleteFunc(s.queue, func(p packet) bool { return p.unsent })
+}
+
 // arrived returns true if the first packet of the stream has arrived.
 func (s *stream) arrived(now time.Time) bool {
-	return len(s.queue) > 0 && !s.queue[0].held && !s.queue[0].at.After(now)
+	return len(s.queue) > 0 && !s.queue[0].waits() && !s.queue[0].at.After(now)
 }
 
 // wasReset returns true if a reset has arrived, with or without bytes before it.
 func (s *stream) wasReset(now time.Time) bool {
 	n := len(s.queue)
-	return n > 0 && s.queue[n-1].kind == reset && !s.queue[n-1].held && !s.queue[n-1].at.After(now)
+	return n > 0 && s.queue[n-1].kind == reset && !s.queue[n-1].waits() && !s.queue[n-1].at.After(now)
 }
 
 // link is a connection: two ends. It is in the network's list until both are closed.
@@ -116,13 +150,17 @@ type conn struct {
 // connect makes a connection between two hosts. The caller holds the lock.
 func (n *Network) connect(a *Host, aAddr addr, b *Host, bAddr addr) (near, far *conn) {
 	l := new(link)
-	near = &conn{host: a, link: l, local: aAddr, remote: bAddr, in: &stream{net: n, cut: n.cut(b.name, a.name)}}
-	far = &conn{host: b, link: l, local: bAddr, remote: aAddr, in: &stream{net: n, cut: n.cut(a.name, b.name)}}
+	near = &conn{host: a, link: l, local: aAddr, remote: bAddr, in: n.stream(b, a)}
+	far = &conn{host: b, link: l, local: bAddr, remote: aAddr, in: n.stream(a, b)}
 	near.peer, far.peer = far, near
 	near.in.back, far.in.back = far.in, near.in
 	l.ends = [2]*conn{near, far}
 	n.links[l] = struct{}{}
 	return near, far
+}
+
+func (n *Network) stream(from, to *Host) *stream {
+	return &stream{net: n, path: path{from.name, to.name}, cut: n.cut(from.name, to.name), frozen: from.frozen}
 }
 
 func (c *conn) fail(op string, err error) error {
@@ -140,6 +178,13 @@ func (c *conn) Read(p []byte) (int, error) {
 		if c.in.closed {
 			return 0, c.fail("read", net.ErrClosed)
 		}
+		if c.host.frozen {
+			wake := c.in.changed.wait()
+			mu.Unlock()
+			<-wake
+			mu.Lock()
+			continue
+		}
 		if expired(c.readDeadline, now) {
 			return 0, c.fail("read", os.ErrDeadlineExceeded)
 		}
@@ -150,7 +195,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			return c.take(p, now)
 		}
 		next := c.readDeadline
-		if len(c.in.queue) > 0 && !c.in.queue[0].held && (next.IsZero() || c.in.queue[0].at.Before(next)) {
+		if len(c.in.queue) > 0 && !c.in.queue[0].waits() && (next.IsZero() || c.in.queue[0].at.Before(next)) {
 			next = c.in.queue[0].at
 		}
 		wake := c.in.changed.wait()

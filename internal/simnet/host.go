@@ -23,6 +23,7 @@ type Host struct {
 	port      int // the next one to pick
 	crashes   int
 	down      bool
+	frozen    bool
 }
 
 // addr is a host's name and port.
@@ -71,7 +72,8 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 
 // Dial connects to "name:port". It takes one latency there and one back. Errors are *net.OpError.
 // They wrap syscall.ECONNREFUSED if nobody listens there, the error of ctx if it is done, and
-// syscall.ECONNABORTED if h crashes meanwhile. While either direction is cut, Dial waits.
+// syscall.ECONNABORTED if h crashes meanwhile. While either direction is cut, or h stands still,
+// Dial waits.
 func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return h.DialAs(ctx, network, address, address)
 }
@@ -96,13 +98,13 @@ func (h *Host) DialAs(ctx context.Context, network, address, as string) (net.Con
 		if h.crashes != born || h.down {
 			return fail(syscall.ECONNABORTED)
 		}
-		cut := n.cut(h.name, name) || n.cut(name, h.name)
+		cut := n.cut(h.name, name) || n.cut(name, h.name) || h.frozen
 		if away && !cut {
 			break
 		}
 		// On a cut path the request is lost. It is sent again when the path is mended.
 		away = !cut
-		wake, rtt := n.changed.wait(), 2*n.latency
+		wake, rtt := n.changed.wait(), n.dialTime(path{h.name, name})
 		n.mu.Unlock()
 		if cut {
 			wait(ctx, wake, 0)
@@ -137,6 +139,7 @@ func (h *Host) Crash() {
 	n := h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	h.thaw(func(s *stream) { s.forget() })
 	h.crashes++
 	for _, l := range h.listeners {
 		l.close()
@@ -165,6 +168,58 @@ func (h *Host) setDown(down bool) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.down = down
+}
+
+// Freeze does what a stop of the process would do: SIGSTOP, a debugger, or a machine that is too
+// busy. The kernel goes on: connections stay up, other hosts can connect, and what they send is
+// kept. But nothing that the process writes leaves it, and its reads, accepts and dials wait, until
+// Thaw. The code of the process runs on in a test; only the network does not show what it does.
+func (h *Host) Freeze() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if !h.frozen {
+		h.setFrozen(true)
+	}
+}
+
+// Thaw undoes Freeze. What the process has written meanwhile is sent now.
+func (h *Host) Thaw() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	h.thaw(func(*stream) {})
+}
+
+// thaw ends a freeze, and calls each with the streams to other hosts before. The caller holds the
+// lock.
+func (h *Host) thaw(each func(*stream)) {
+	if !h.frozen {
+		return
+	}
+	for l := range h.net.links {
+		for _, c := range l.ends {
+			if c.host == h {
+				each(c.peer.in)
+			}
+		}
+	}
+	h.setFrozen(false)
+}
+
+func (h *Host) setFrozen(frozen bool) {
+	h.frozen = frozen
+	now := time.Now()
+	for l := range h.net.links {
+		for _, c := range l.ends {
+			if c.host == h {
+				c.in.changed.broadcast()
+				c.peer.in.setFrozen(frozen, now)
+			}
+		}
+	}
+	for _, l := range h.listeners {
+		l.arrived.broadcast()
+	}
+	h.net.changed.broadcast()
 }
 
 // pick returns a port without a listener. The caller holds the lock.
@@ -241,7 +296,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if l.closed {
 			return nil, l.fail("accept")
 		}
-		if len(l.backlog) > 0 {
+		if len(l.backlog) > 0 && !l.host.frozen {
 			c := l.backlog[0]
 			l.backlog = l.backlog[1:]
 			return c, nil

@@ -11,9 +11,13 @@
 // holds while it writes cannot stop virtual time. A connection over a cut path stays up for ever.
 // Retransmission begins at the moment the path is mended. Bytes on their way to an end that closes
 // are lost without a reset.
+//
+// A path may have a [Quality]: latency, jitter, losses, duplicates and a bandwidth of its own, one
+// way. They are those of segments under TCP, so a reader sees them as time.
 package simnet
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -31,6 +35,8 @@ type Network struct {
 	hosts    map[string]*Host
 	links    map[*link]struct{} // connections with an open end
 	latency  time.Duration
+	lines    map[path]*line  // paths with a quality
+	random   *rand.Rand      // see Seed
 	blocks   map[path]bool   // by Block
 	isolated map[string]bool // by Isolate
 	group    map[string]int  // by Partition; other hosts are in no group
@@ -39,7 +45,7 @@ type Network struct {
 
 // New returns a network without hosts and blocks, with a latency of 100 µs.
 func New() *Network {
-	n := &Network{hosts: make(map[string]*Host), links: make(map[*link]struct{}), latency: defaultLatency}
+	n := &Network{hosts: make(map[string]*Host), links: make(map[*link]struct{}), latency: defaultLatency, random: newRandom(0)}
 	n.clear()
 	return n
 }
@@ -57,7 +63,7 @@ func (n *Network) Host(name string) *Host {
 }
 
 // SetLatency sets the one-way latency between all hosts, from now on. It also applies to a host
-// that dials itself.
+// that dials itself. SetQuality may set another one for a path.
 func (n *Network) SetLatency(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -93,11 +99,12 @@ func (n *Network) Partition(groups ...[]string) {
 	})
 }
 
-// Heal undoes every Block, Isolate and Partition. Bytes that were held back are then on their way.
+// Heal undoes every Block, Isolate, Partition and SetQuality. Bytes that were held back are then on
+// their way.
 func (n *Network) Heal() { n.change(n.clear) }
 
 func (n *Network) clear() {
-	n.blocks, n.isolated, n.group = make(map[path]bool), make(map[string]bool), make(map[string]int)
+	n.blocks, n.isolated, n.group, n.lines = make(map[path]bool), make(map[string]bool), make(map[string]int), make(map[path]*line)
 }
 
 // change changes which paths are cut, and tells the connections.
