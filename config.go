@@ -101,6 +101,8 @@ type Config struct {
 	// the roles of Hold, the locks of Storage, the leadership. Without a guard that takes as long as
 	// the lease, except for the leadership. Roles of HoldPublic move at once only if the bearer of the
 	// notice ends their effect: see hold.Public. Package vip has a guard anyway, and shares this one.
+	// This guard ends nothing but the addresses of package vip, so no other role may be
+	// hold.Public.ReleasedOnDeath, and no vip.Place of your own may be vip.Guarded.
 	//
 	// A program needs to do nothing for it: an init function of this module takes the second process
 	// over before main. Init functions of packages that are initialized earlier do run there. The

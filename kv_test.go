@@ -537,6 +537,10 @@ func TestKVFull(t *testing.T) {
 		if !errors.Is(err, flotilla.ErrTooLarge) || !strings.Contains(err.Error(), "raise Config.MaxRecords") {
 			t.Fatalf("the room ends with %v, want ErrTooLarge", err)
 		}
+		full := n.KV("b").Txn(ctx, nil, []kv.Op{kv.Put("x", make([]byte, 1000), kv.Options{}), kv.Put("y", make([]byte, 1000), kv.Options{})})
+		if !errors.Is(full, flotilla.ErrTooLarge) || !strings.Contains(full.Error(), "raise Config.MaxRecords") {
+			t.Errorf("a transaction that has no room: %v, want ErrTooLarge", full)
+		}
 		if err := n.Storage().Store(ctx, "certificates/ca/a/a.crt", make([]byte, 5000)); err != nil {
 			t.Errorf("a record of a certificate: %v", err)
 		}

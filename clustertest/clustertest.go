@@ -274,6 +274,7 @@ func (c *Cluster) open(i int) error {
 func (c *Cluster) prepare(i int, cfg *flotilla.Config) error {
 	cfg.Logger = c.trace.logger(cfg.Logger, name(i))
 	cfg.TLS.Private = usesPrivate(cfg.TLS)
+	cfg.Guard = false // a process of its own cannot see that a node of this one is dead
 	if c.bubble {
 		return keepInBubble(c.t, name(i), cfg)
 	}

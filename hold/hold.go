@@ -55,7 +55,9 @@ type Public struct {
 	// ReleasedOnDeath says that the bearer of the tenure's death notice removes the effect of
 	// this role before it sends the notice. The notice then frees the role at once. A death
 	// notice covers the whole process, and its bearer may not know about other public roles.
-	// Those stay in hold-down after a death notice too.
+	// Those stay in hold-down after a death notice too. With flotilla's Config.Guard every node has
+	// such a bearer, which removes nothing but the addresses of package vip: ReleasedOnDeath must not
+	// be set then for any other effect.
 	ReleasedOnDeath bool
 
 	// Keep says that the holder does not let go when the lease is lost, until it knows that

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/changes"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/limits"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -92,6 +93,9 @@ func (b *Backend) write(ctx context.Context, c state.WriteItems) (state.Answer, 
 	}
 	if n, ok := a.Code.Conflict(); ok && n < len(c.If) {
 		return a, &ConflictError{Cond: Cond{c.If[n]}}
+	}
+	if a.Code == state.CodeFull {
+		return a, keyspace.ProgramItems.Refuse(b.cfg.State().Used[keyspace.ProgramItems], b.cfg.MaxRecords)
 	}
 	return a, a.Code.Err()
 }

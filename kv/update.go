@@ -13,8 +13,8 @@ import (
 // another write was faster, f is called again with the newer entry. So f must have no effects of
 // its own, and must not update the same key. An error of f ends Update, and is returned as it is.
 //
-// Without contention an Update costs one write. With contention, callers take turns in the order in
-// which they came, over all nodes.
+// Without contention an Update costs one write. With contention the nodes take turns, and the
+// callers of one node come in the order of their calls.
 func (s *Store) Update(ctx context.Context, key string, f func(old Entry) ([]byte, error), opts Options) (Entry, error) {
 	if err := s.check(key); err != nil {
 		return Entry{}, s.fail("update", key, err)

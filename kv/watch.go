@@ -14,8 +14,9 @@ import (
 // what this node applies, so it is silent while the node is cut off.
 //
 // An error is the last that it yields: the cause of the end of ctx, flotilla.ErrClosed or another
-// reason for which the node has stopped, or ErrLagged if the reader was so slow that the cluster
-// has forgotten deletions that it has not got. The cluster remembers the newest 16,384 of them.
+// reason for which the node has stopped, or ErrLagged if the cluster has forgotten deletions that
+// were not yielded yet: the reader was slow, or the node was cut off. The cluster remembers the
+// newest 16,384 deletions, but no more than 1 MiB of their names.
 func (s *Store) Watch(ctx context.Context, prefix string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		if err := checkBucket(s.bucket); err != nil {

@@ -84,7 +84,8 @@ type Grant struct {
 }
 
 // Guarded is a Place whose addresses are removed when the program dies, before the death notice of
-// the Grant is sent.
+// the Grant is sent. A Place of your own must not say so in a program with flotilla's Config.Guard:
+// that guard sends the notice too, and does not know of your Place.
 type Guarded interface {
 	// Guarded reports whether that is so.
 	Guarded() bool

@@ -23,7 +23,7 @@ import (
 const (
 	keep     = 24 * time.Hour // a message
 	maxText  = 1000           // bytes of a message
-	maxName  = 40             // bytes of a visitor's name
+	maxName  = 60             // bytes of a visitor's name; the page takes 20 UTF-16 units
 	postTime = 10 * time.Second
 
 	lastKey = "last"     // the entry that has the number of the newest message

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/kv"
 )
 
 // schedule is a job that the cluster does once in each period.
@@ -58,12 +59,12 @@ func (s *schedule) run(ctx context.Context, node *flotilla.Node) error {
 // done returns the last time for which the job is recorded as done, and the zero time if there is
 // none. A node that has just been given the role finds what the node before has recorded.
 func (s *schedule) done(ctx context.Context, node *flotilla.Node) (last time.Time, err error) {
-	b, err := node.Storage().Load(ctx, s.key())
+	e, err := s.records(node).Get(ctx, s.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
 	}
 	if err == nil {
-		err = last.UnmarshalText(b)
+		err = last.UnmarshalText(e.Value)
 	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("when %s was done last: %w", s.name, err)
@@ -76,7 +77,7 @@ func (s *schedule) done(ctx context.Context, node *flotilla.Node) (last time.Tim
 func (s *schedule) record(ctx context.Context, node *flotilla.Node, due time.Time) error {
 	b, err := due.UTC().MarshalText()
 	if err == nil {
-		err = node.Storage().Store(ctx, s.key(), b)
+		_, err = s.records(node).Put(ctx, s.name, b, kv.Options{})
 	}
 	if err != nil {
 		return fmt.Errorf("recording that %s is done: %w", s.name, err)
@@ -84,4 +85,5 @@ func (s *schedule) record(ctx context.Context, node *flotilla.Node, due time.Tim
 	return nil
 }
 
-func (s *schedule) key() string { return "schedule/" + s.name }
+// records is the bucket in which all schedules of the program have their records.
+func (s *schedule) records(node *flotilla.Node) *kv.Store { return node.KV("schedule") }

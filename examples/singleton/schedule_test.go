@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/kv"
 )
 
 // jobTime is how long the job takes.
@@ -167,7 +168,7 @@ func TestRecord(t *testing.T) {
 		if last, err := s.done(t.Context(), c.Nodes[1]); err != nil || !last.Equal(due) {
 			t.Errorf("on another node: %v, %v, want %v", last, err, due)
 		}
-		if err := c.Nodes[0].Storage().Store(t.Context(), s.key(), []byte("yesterday")); err != nil {
+		if _, err := s.records(c.Nodes[0]).Put(t.Context(), s.name, []byte("yesterday"), kv.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		if last, err := s.done(t.Context(), c.Nodes[1]); !last.IsZero() || err == nil || !strings.Contains(err.Error(), "when test was done last") {

@@ -25,5 +25,6 @@
 //	state instead: the items that are newer than its position, and the deletions
 //
 // Watchers of the same prefix share a group. A group remembers the version of the newest change
-// with its prefix. So a watcher whose prefix is quiet does not lag, however much others change.
+// with its prefix. So a watcher whose prefix is quiet does not lag, however much others change,
+// unless that comes so fast that Run cannot follow: 32,768 changes, or 32 MiB.
 package changes

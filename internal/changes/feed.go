@@ -18,6 +18,7 @@ import (
 const (
 	maxRecent      = 4096
 	maxRecentBytes = 4 << 20 // of values
+	maxBehind      = 8       // times as much, if Run has not passed it on
 )
 
 // ErrLagged is the error of a watcher that cannot know any more which items were deleted.
@@ -29,6 +30,7 @@ type Feed struct {
 	store  *applied.Store
 	latest atomic.Pointer[recent] // only the state machine's goroutine stores
 	added  notify.Signal
+	passed atomic.Uint64 // all changes up to this version have been passed on; only Run stores
 
 	mu     sync.Mutex
 	groups atomic.Pointer[iradix.Tree[*group]] // by prefix; stored under mu
@@ -40,6 +42,9 @@ type recent struct {
 	bytes   int                // of the values in changes
 	floor   uint64             // the version of the newest change that is gone
 	end     uint64             // the version of the newest change
+
+	// changes and bytes that are gone, but still in the array of changes
+	goneChanges, goneBytes int
 }
 
 // New returns a Feed for the state in store.
@@ -50,8 +55,9 @@ func New(store *applied.Store) *Feed {
 	return f
 }
 
+// size returns how many bytes of values a change keeps in memory. A refresh keeps that of the item.
 func size(c state.ItemChange) int {
-	if c.Item == nil {
+	if c.Item == nil || c.IsRefresh() {
 		return 0
 	}
 	return len(c.Item.Value)
@@ -68,14 +74,28 @@ func (f *Feed) Add(all []state.ItemChange) {
 		r.bytes += size(c)
 		r.end = c.Version
 	}
-	// The newest entry stays whole in any case.
-	for (len(r.changes) > maxRecent || r.bytes > maxRecentBytes) && r.changes[0].Version != r.end {
-		r.floor = r.changes[0].Version
-		r.bytes -= size(r.changes[0])
-		r.changes = r.changes[1:]
-	}
+	r.trim(f.passed.Load())
 	f.latest.Store(&r)
 	f.added.Notify()
+}
+
+// trim drops the oldest changes. The newest entry stays whole in any case, and what is not passed on
+// stays as long as that is possible.
+func (r *recent) trim(passed uint64) {
+	for (len(r.changes) > maxRecent || r.bytes > maxRecentBytes) && r.changes[0].Version != r.end {
+		oldest := r.changes[0]
+		if oldest.Version > passed && len(r.changes) <= maxBehind*maxRecent && r.bytes <= maxBehind*maxRecentBytes {
+			break
+		}
+		r.floor = oldest.Version
+		r.bytes -= size(oldest)
+		r.goneChanges, r.goneBytes = r.goneChanges+1, r.goneBytes+size(oldest)
+		r.changes = r.changes[1:]
+	}
+	if r.goneChanges > maxRecent/4 || r.goneBytes > maxRecentBytes {
+		r.changes = slices.Clone(r.changes) // the old array goes with its last reader
+		r.goneChanges, r.goneBytes = 0, 0
+	}
 }
 
 // Reset passes on that the state in store came from a snapshot: anything may have changed.
@@ -94,6 +114,7 @@ func (f *Feed) Run(ctx context.Context) {
 		if r.end > done {
 			f.pass(r, done)
 			done = r.end
+			f.passed.Store(done)
 			continue
 		}
 		select {

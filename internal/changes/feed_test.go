@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -184,6 +186,7 @@ func TestSlowWatch(t *testing.T) {
 		m.apply(del("gone"))
 		for range maxRecent {
 			m.apply(put("x"))
+			synctest.Wait() // for Run, which passes it on
 		}
 		m.apply(refresh("kept"), put("new"))
 		last := m.store.State().Index
@@ -382,6 +385,41 @@ func (f *follower) follow(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What is gone from the list is not kept in memory. A refresh counts nothing.
+func TestFeedForgets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	run(t, func(t *testing.T, m *machine) {
+		for range maxRecent {
+			m.apply(put("x"))
+		}
+		synctest.Wait()
+		const size = maxRecentBytes / 16
+		var all []weak.Pointer[state.Item]
+		for range 200 {
+			m.apply(state.WriteItems{Bucket: "b", MaxRecords: 1 << 30, Ops: []state.ItemOp{{Key: "x", Put: &state.ItemPut{Value: make([]byte, size), TTL: 1}}}})
+			all = append(all, weak.Make(m.store.State().Items.Get("b\x00x")))
+			synctest.Wait()
+		}
+		runtime.GC()
+		alive := 0
+		for _, p := range all {
+			if p.Value() != nil {
+				alive++
+			}
+		}
+		if alive > 3*16 {
+			t.Errorf("%d large values are in memory, and the list may have 16", alive)
+		}
+		before := m.feed.latest.Load().bytes
+		m.apply(refresh("x"))
+		if after := m.feed.latest.Load().bytes; after != before {
+			t.Errorf("a refresh counts %d bytes", after-before)
+		}
+	})
 }
 
 // All changes of the newest entry stay, however large they are.

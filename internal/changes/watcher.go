@@ -81,8 +81,12 @@ func (w *Watcher) fromState() ([]state.ItemChange, error) {
 		return nil, ErrLagged
 	}
 	var all []state.ItemChange
+	newest := make(map[string]uint64) // deletions, by the item's name
 	for _, x := range deleted {
-		if s.Items.Get(x.Name) == nil {
+		newest[x.Name] = x.Version
+	}
+	for _, x := range deleted {
+		if s.Items.Get(x.Name) == nil && x.Version == newest[x.Name] {
 			all = append(all, state.ItemChange{Name: x.Name, Version: x.Version, Expired: x.Expired})
 		}
 	}

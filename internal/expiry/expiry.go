@@ -1,7 +1,6 @@
 package expiry
 
 import (
-	"container/heap"
 	"context"
 	"log/slog"
 	"time"
@@ -46,17 +45,14 @@ func (x *Duty) Run(l *replica.Leadership) {
 
 // run has expired entries deleted by expire until ctx ends.
 func (x *Duty) run(ctx context.Context, expire func(context.Context, []state.ItemAt) error) {
-	var q queue
+	q := newQueue()
 	for ctx.Err() == nil {
 		w, s := x.cfg.Feed.Watch("", true)
-		now := time.Now()
-		for name, i := range state.Each(s.Items.ByName, nil) {
-			q.add(string(name), i, now)
-		}
-		err := x.follow(ctx, &q, w, expire)
+		q.restart(s, time.Now())
+		err := x.follow(ctx, q, w, expire)
 		w.Close()
 		if ctx.Err() == nil {
-			x.cfg.Log.Debug("counts the time of entries of buckets again", "why", err)
+			x.cfg.Log.Debug("looks at all entries of buckets again", "why", err)
 		}
 	}
 }
@@ -70,14 +66,12 @@ func (x *Duty) follow(ctx context.Context, q *queue, w *changes.Watcher, expire 
 		}
 		now := time.Now()
 		for _, c := range all {
-			if c.Item != nil {
-				q.add(c.Name, c.Item, now)
-			}
+			q.observe(c.Name, c.Item, now)
 		}
 		if changed == nil {
 			continue
 		}
-		if over := q.take(now, x.cfg.Store.State()); len(over) > 0 {
+		if over := q.take(now); len(over) > 0 {
 			if err := expire(ctx, over); err != nil && ctx.Err() == nil {
 				x.cfg.Log.Warn("expired entries of buckets were not deleted; will try again", "entries", len(over), "err", err)
 				q.again(over, time.Now().Add(pause))
@@ -85,8 +79,8 @@ func (x *Duty) follow(ctx context.Context, q *queue, w *changes.Watcher, expire 
 			continue
 		}
 		var due <-chan time.Time
-		if len(*q) > 0 {
-			due = time.After(time.Until((*q)[0].end))
+		if end, ok := q.next(); ok {
+			due = time.After(time.Until(end))
 		}
 		select {
 		case <-changed:
@@ -95,55 +89,4 @@ func (x *Duty) follow(ctx context.Context, q *queue, w *changes.Watcher, expire 
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// queue has entries by the end of their time, the earliest first. An entry that was renewed is in
-// it more than once.
-type queue []timed
-
-type timed struct {
-	state.ItemAt
-	end time.Time
-}
-
-// add adds an item whose time begins now. It leaves out an item that does not expire.
-func (q *queue) add(name string, i *state.Item, now time.Time) {
-	if i.TTL != 0 {
-		heap.Push(q, timed{state.ItemAt{Name: name, Renewed: i.Renewed}, now.Add(i.TTL)})
-	}
-}
-
-// again adds items that are looked at again at a time.
-func (q *queue) again(items []state.ItemAt, at time.Time) {
-	for _, i := range items {
-		heap.Push(q, timed{i, at})
-	}
-}
-
-// take takes out what is over. It returns those that were not renewed since, as many as one command
-// may have.
-func (q *queue) take(now time.Time, s *state.State) (over []state.ItemAt) {
-	for len(*q) > 0 && !(*q)[0].end.After(now) && len(over) < maxExpire {
-		t := heap.Pop(q).(timed)
-		if i := s.Items.Get(t.Name); i != nil && i.Renewed == t.Renewed {
-			over = append(over, t.ItemAt)
-		}
-	}
-	return over
-}
-
-// These implement heap.Interface.
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].end.Before(q[j].end) }
-func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)        { *q = append(*q, x.(timed)) }
-
-// Pop takes out the last element, as heap.Interface has it.
-func (q *queue) Pop() any {
-	old := *q
-	last := old[len(old)-1]
-	old[len(old)-1] = timed{}
-	*q = old[:len(old)-1]
-	return last
 }

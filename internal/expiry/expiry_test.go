@@ -184,3 +184,32 @@ func TestExpiryOfMany(t *testing.T) {
 		}
 	})
 }
+
+// The queue has each item once, however often it is renewed, and none that is gone.
+func TestQueueIsSmall(t *testing.T) {
+	q, now := newQueue(), time.Now()
+	for i := range uint64(100) {
+		q.observe("x", &state.Item{Renewed: i, TTL: time.Hour}, now.Add(time.Duration(i)))
+		q.observe("y", &state.Item{Renewed: i, TTL: time.Hour}, now)
+	}
+	if len(q.heap) != 2 || len(q.byName) != 2 {
+		t.Errorf("two items take %d places", len(q.heap))
+	}
+	q.observe("y", nil, now)
+	if end, ok := q.next(); !ok || !end.Equal(now.Add(time.Hour+99)) {
+		t.Errorf("the earliest end is %v, %v", end, ok)
+	}
+	q.observe("x", &state.Item{Renewed: 101}, now)
+	if _, ok := q.next(); ok || len(q.byName) != 0 {
+		t.Error("an item that does not expire is in the queue")
+	}
+	// What is known goes on when the queue begins again, and what is gone is dropped.
+	q.observe("gone", &state.Item{Renewed: 1, TTL: time.Second}, now)
+	b := newBench(t)
+	b.put("k", time.Hour)
+	q.restart(b.store.State(), now)
+	q.restart(b.store.State(), now.Add(time.Minute))
+	if end, _ := q.next(); !end.Equal(now.Add(time.Hour)) || len(q.heap) != 1 {
+		t.Errorf("%d items, the first ends %v after the beginning", len(q.heap), end.Sub(now))
+	}
+}

@@ -181,8 +181,10 @@ func (l *Listener) admit(conn net.Conn) *clientConn {
 	c := &clientConn{Conn: conn, begun: time.Now(), onClose: l.forget}
 	if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
 		c.local = plainAddr(addr.AddrPort().Addr())
-	} else if at, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
-		c.local = plainAddr(at.Addr()) // on a network in memory
+	} else if addr := conn.LocalAddr(); addr != nil { // on a network in memory
+		if at, err := netip.ParseAddrPort(addr.String()); err == nil {
+			c.local = plainAddr(at.Addr())
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -66,24 +66,28 @@ type attempt struct {
 	began  time.Time     // when the function was called; zero: it was not
 	lasted time.Duration // how long it took
 	cause  error         // why its context had ended when it returned; nil: it had not
+	own    error         // what it returned
 }
 
 // attempt holds the role once.
 func (h *Holder) attempt(ctx context.Context, r hold.Role, f func(context.Context, hold.Tenure) error) (a attempt) {
 	a.err = h.Hold(ctx, r, func(held context.Context, t hold.Tenure) error {
 		a.began = time.Now()
-		err := f(held, t)
+		a.own = f(held, t)
 		a.lasted = time.Since(a.began)
 		if held.Err() != nil {
 			a.cause = context.Cause(held)
 		}
-		return err
+		return a.own
 	})
 	return a
 }
 
 // ended reports whether the tenure was over, and the function says nothing else.
 func (a *attempt) ended() bool {
+	if !a.began.IsZero() && a.own == nil && (errors.Is(a.err, hold.ErrYielded) || errors.Is(a.err, errs.ErrLost)) {
+		return true // it was over right after the function had returned
+	}
 	return a.cause != nil && (errors.Is(a.err, a.cause) || errors.Is(a.err, errs.ErrLost))
 }
 

@@ -180,8 +180,10 @@ func (q *Items) remove(x Deletion) int64 {
 }
 
 func (q *Items) remember(x Deletion) {
-	q.deletions, _, _ = q.deletions.Insert(x.place(), x)
-	q.bytes += len(x.Name)
+	var twice bool
+	if q.deletions, _, twice = q.deletions.Insert(x.place(), x); !twice {
+		q.bytes += len(x.Name)
+	}
 }
 
 // ofNode returns the names of the items that a node's sessions own.

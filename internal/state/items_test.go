@@ -159,6 +159,42 @@ func TestItemsTakenOver(t *testing.T) {
 	}
 }
 
+// An item, or a record, keeps nothing else of its command in memory.
+func TestValuesAreApart(t *testing.T) {
+	s := New()
+	for i, change := range []Change{
+		WriteItems{Bucket: "b", MaxRecords: 1 << 20, Ops: []ItemOp{{Key: "x", Put: &ItemPut{Value: []byte("xxx")}}, {Key: "y", Put: &ItemPut{Value: []byte("yyy")}}}},
+		PutRecords{Records: []Record{{"x", []byte("xxx")}, {"y", []byte("yyy")}}, MaxState: 1 << 20},
+	} {
+		b := (&Command{Change: change}).Encode()
+		c, err := DecodeCommand(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, _ = s.Apply(uint64(i+1), &c, nil)
+		clear(b)
+	}
+	if got := s.Items.Get("b\x00x"); string(got.Value) != "xxx" {
+		t.Errorf("the item has %q, and belongs to the buffer of its command", got.Value)
+	}
+	if got, _ := s.Record("y"); string(got.Value) != "yyy" {
+		t.Errorf("the record has %q, and belongs to the buffer of its command", got.Value)
+	}
+}
+
+// A deletion that comes twice is counted once, so a snapshot changes nothing.
+func TestDeletionTwice(t *testing.T) {
+	s := New()
+	x := Deletion{Name: "b\x00k", Version: 7}
+	for range 2 {
+		putItem(s, x.Name, &Item{Version: 7, Renewed: 7}, nil)
+		deleteItem(s, x, nil)
+	}
+	if s.Items.bytes != len(x.Name) || s.Items.deletions.Len() != 1 {
+		t.Errorf("%d deletions with %d bytes are remembered", s.Items.deletions.Len(), s.Items.bytes)
+	}
+}
+
 // A backup keeps the items of programs, but not those that belong to a session.
 func TestBackupOfItems(t *testing.T) {
 	m := full(t, 10)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -229,6 +230,7 @@ func decodePutRecords(d *codec.Decoder) Change {
 func (c PutRecords) apply(s *State, e entry) Code {
 	next, all := *s, Effects{}
 	for _, r := range c.Records {
+		r.Value = bytes.Clone(r.Value) // else it would keep the others of its command in memory
 		if code := next.store(r, c.MaxState, entry{e.Command, e.index, &all}); code != CodeOK {
 			return code
 		}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -202,7 +203,11 @@ func (op ItemOp) apply(s *State, c WriteItems, e entry) bool {
 	case op.Put == nil:
 		deleteItem(s, Deletion{Name: name, Version: e.index}, e.fx)
 	default:
-		next := &Item{Value: op.Put.Value, Version: e.index, Renewed: e.index, TTL: op.Put.TTL, Time: e.Time}
+		value := op.Put.Value
+		if len(c.Ops) > 1 {
+			value = bytes.Clone(value) // else it would keep the others of its command in memory
+		}
+		next := &Item{Value: value, Version: e.index, Renewed: e.index, TTL: op.Put.TTL, Time: e.Time}
 		if op.Put.Session {
 			next.Node, next.Session = e.Node, e.Session
 		}
