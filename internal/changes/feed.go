@@ -79,8 +79,8 @@ func (f *Feed) Add(all []state.ItemChange) {
 	f.added.Notify()
 }
 
-// trim drops the oldest changes. The newest entry stays whole in any case, and what is not passed on
-// stays as long as that is possible.
+// trim drops the oldest changes. The newest entry stays whole in any case, and what is not passed
+// on stays as long as that is possible.
 func (r *recent) trim(passed uint64) {
 	for (len(r.changes) > maxRecent || r.bytes > maxRecentBytes) && r.changes[0].Version != r.end {
 		oldest := r.changes[0]

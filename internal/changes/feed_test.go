@@ -23,7 +23,6 @@ import (
 type machine struct {
 	store *applied.Store
 	feed  *Feed
-	fx    state.Effects
 }
 
 func newMachine() *machine {
