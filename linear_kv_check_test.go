@@ -369,7 +369,7 @@ func (h *kvHistory) mustBeThere(key string, r kvOp) bool {
 	last := kvWrite{session: true}
 	for _, o := range h.ops {
 		for _, w := range o.writes {
-			if o.kind != kvGet && w.key == key && o.call < r.ret && w.version >= last.version {
+			if o.kind != kvGet && o.conflict == 0 && w.key == key && o.call < r.ret && w.version >= last.version {
 				if w.session || o.open || o.lost || o.ret >= r.call {
 					return false
 				}
@@ -461,6 +461,7 @@ func TestKVCheckersSeeMutants(t *testing.T) {
 		{"a fresh read", ops(a, b, get(5, 6, "x", "b", 6)), end(is("x", "b", 6)), nil, ""},
 		{"a stale read", ops(a, b, get(5, 6, "x", "a", 5)), end(is("x", "b", 6)), nil, "too old"},
 		{"a stale read of nothing", ops(a, get(5, 6, "x", "", 0)), end(is("x", "a", 5)), nil, "nobody has deleted"},
+		{"a read of nothing behind a conflict", ops(conflict(when(put(1, 2, "x", "a", 0), "x", 4), 1), get(3, 4, "x", "", 0)), end(), nil, ""},
 		{"a stale read on a node that is not ready", ops(a, b, unready(get(5, 6, "x", "a", 5))), end(is("x", "b", 6)), nil, ""},
 
 		{"a watch", ops(a, b), end(is("x", "b", 6)), []kvWatch{watched(1, is("x", "a", 5), is("x", "b", 6))}, ""},
