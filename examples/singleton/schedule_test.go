@@ -93,7 +93,7 @@ func (c *cluster) holder() int {
 			return i
 		}
 	}
-	c.t.Fatal("it is nobody's turn")
+	c.t.Fatal("no node holds the role")
 	return -1
 }
 
