@@ -412,6 +412,7 @@ func TestLeakedVariable(t *testing.T) {
 			h.closed()
 			h.in.Close()
 			h.cmd.Wait()
+			<-h.silent
 			if errs := h.said(); len(errs) > 0 {
 				t.Errorf("standard error: %q", errs)
 			}

@@ -347,6 +347,16 @@ func (h *host) said() []string {
 	return append([]string(nil), h.errs...)
 }
 
+// awaitSaid waits until program or guard have written text to their standard error.
+func (h *host) awaitSaid(text string) {
+	h.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(strings.Join(h.said(), "\n"), text); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("nobody has said %q", text)
+		}
+	}
+}
+
 // hooked waits until program and guard are gone and returns what the guard's hooks have done.
 func (h *host) hooked() (did []string) {
 	h.t.Helper()
