@@ -69,6 +69,7 @@ type kvEvent struct {
 // kvWatch is one watch of a bucket, on one node.
 type kvWatch struct {
 	node   int
+	began  int64     // when it yielded for the first time: it had read the state by then
 	first  []kvEvent // the present entries
 	events []kvEvent
 	whole  bool // it went on until all was over
@@ -174,36 +175,39 @@ func (w kvWatch) check(final map[string]kvEvent) (faults []string) {
 }
 
 // checkEvents checks that no watch has lost a change: of each change behind its beginning it has
-// yielded that or a newer one of the same entry, if it has yielded anything newer at all.
+// yielded that or a newer one of the same entry, if it has yielded anything newer at all. A change
+// of an entry that the watch did not find lies behind its beginning if it was asked for later, or
+// lies behind the first event: before that the entry may have come and gone.
 func (h *kvHistory) checkEvents() (faults []string) {
 	type change struct {
 		key     string
 		version uint64
 	}
-	all := make(map[change]bool)
+	asked := make(map[change]int64) // when; not known: 0
+	for _, w := range h.watches {
+		for _, e := range w.events {
+			asked[change{e.key, e.version}] = 0
+		}
+	}
 	for _, o := range h.ops {
 		for _, w := range o.writes {
 			if o.kind != kvGet && w.version != 0 && o.conflict == 0 {
-				all[change{w.key, w.version}] = true
+				asked[change{w.key, w.version}] = o.call
 			}
 		}
 	}
 	for _, w := range h.watches {
-		for _, e := range w.events {
-			all[change{e.key, e.version}] = true
-		}
-	}
-	for _, w := range h.watches {
 		var begin, end uint64
+		found, newest := make(map[string]bool), make(map[string]uint64)
 		for _, e := range w.first {
-			begin = max(begin, e.version)
+			begin, found[e.key] = max(begin, e.version), true
 		}
-		newest := make(map[string]uint64)
 		for _, e := range slices.Concat(w.first, w.events) {
 			newest[e.key], end = max(newest[e.key], e.version), max(end, e.version)
 		}
-		for c := range all {
-			if c.version > begin && c.version < end && newest[c.key] < c.version {
+		for c, call := range asked {
+			behind := c.version > begin && (found[c.key] || call > w.began || len(w.events) > 0 && c.version > w.events[0].version)
+			if behind && c.version < end && newest[c.key] < c.version {
 				faults = append(faults, fmt.Sprintf("the watch of n%d has lost the change of %q by entry %d; its newest is %d", w.node, c.key, c.version, newest[c.key]))
 			}
 		}
@@ -427,6 +431,7 @@ func TestKVCheckersSeeMutants(t *testing.T) {
 		return kvWatch{first: all[:first], events: all[first:], whole: true}
 	}
 	part := func(w kvWatch) kvWatch { w.whole = false; return w }
+	from := func(began int64, w kvWatch) kvWatch { w.began = began; return w }
 	ops := func(all ...kvOp) []kvOp { return all }
 	a, b := put(1, 2, "x", "a", 5), put(3, 4, "x", "b", 6)
 	for _, test := range []struct {
@@ -470,6 +475,9 @@ func TestKVCheckersSeeMutants(t *testing.T) {
 		{"a watch loses a deletion", ops(a, del(3, 4, "x")), end(), []kvWatch{watched(0, is("x", "a", 5))}, "no such entry"},
 		{"a watch that ended early", ops(a, b), end(is("x", "b", 6)), []kvWatch{part(watched(0, is("x", "a", 5)))}, ""},
 		{"a watch loses a change in between", ops(a, put(3, 4, "y", "b", 6)), end(is("x", "a", 5), is("y", "b", 6)), []kvWatch{part(watched(0, is("y", "b", 6)))}, "has lost"},
+		{"a watch begins behind a deletion", ops(put(1, 2, "y", "b", 4), a, del(3, 4, "x"), put(7, 8, "y", "c", 8)), end(is("y", "c", 8)), []kvWatch{from(5, watched(1, is("y", "b", 4), is("y", "c", 8)))}, ""},
+		{"a watch loses what was asked for later", ops(put(1, 2, "y", "b", 4), put(3, 6, "x", "a", 5), put(7, 8, "y", "c", 8)), end(is("x", "a", 5), is("y", "c", 8)), []kvWatch{part(from(2, watched(1, is("y", "b", 4), is("y", "c", 8))))}, "has lost"},
+		{"a watch loses what is behind its first event", ops(put(1, 2, "y", "b", 4), a, put(7, 8, "y", "c", 8)), end(is("x", "a", 5), is("y", "c", 8)), []kvWatch{part(from(9, watched(0, is("y", "b", 4), is("y", "c", 8))))}, "has lost"},
 		{"a watch yields twice", ops(a), end(is("x", "a", 5)), []kvWatch{watched(0, is("x", "a", 5), is("x", "a", 5))}, "behind"},
 		{"a watch yields what was there again", ops(a), end(is("x", "a", 5)), []kvWatch{watched(1, is("x", "a", 5), is("x", "a", 5))}, "behind"},
 		{"a watch goes back", ops(a, put(3, 4, "y", "b", 6)), end(is("x", "a", 5), is("y", "b", 6)), []kvWatch{watched(0, is("y", "b", 6), is("x", "a", 5))}, "goes back"},

@@ -166,6 +166,9 @@ func (h *kvChaos) watch(ctx context.Context, at int, slow time.Duration) {
 				w.whole = ctx.Err() != nil
 				break
 			}
+			if w.began == 0 {
+				w.began = h.ticks.Add(1)
+			}
 			got := kvEvent{key: e.Entry.Key, value: string(e.Entry.Value), version: e.Entry.Version, expired: e.Expired}
 			if len(w.events) == 0 && !e.Deleted && isFirst(w.first, got) {
 				w.first = append(w.first, got)
