@@ -132,7 +132,7 @@ func isAbout(meta, cert []byte) bool {
 
 // storeAll stores all records in one entry, or none.
 func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
-	c, err := s.putCommand(records)
+	c, err := s.putCommand(ctx, records)
 	if err != nil {
 		return err
 	}
@@ -144,13 +144,13 @@ func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 }
 
 // putCommand checks records and returns the command that stores them.
-func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
+func (s *Storage) putCommand(ctx context.Context, records []state.Record) (state.Command, error) {
 	clean := make([]state.Record, len(records))
 	var errs []error
 	for i, r := range records {
 		key, err := keyspace.CleanToStore(r.Key)
 		if err == nil {
-			err = s.room(key, r.Value)
+			err = s.room(ctx, key, r.Value)
 		}
 		clean[i] = state.Record{Key: key, Value: r.Value}
 		errs = append(errs, err)

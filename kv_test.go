@@ -522,51 +522,6 @@ func TestKVFence(t *testing.T) {
 	})
 }
 
-// A program that fills its room stops neither records of certificates, nor locks, nor roles. A
-// deletion makes room.
-func TestKVFull(t *testing.T) {
-	flotilla.SkipShort(t)
-	synctest.Parallel(t)
-	synctest.Test(t, func(t *testing.T) {
-		c := kvCluster(t, func(_ int, cfg *flotilla.Config) { cfg.MaxRecords = 100_000 })
-		n, ctx := c.Nodes[1], t.Context()
-		var err error
-		for i := 0; err == nil && i < 200; i++ {
-			_, err = n.KV("b").Put(ctx, fmt.Sprint(i), make([]byte, 1000), kv.Options{})
-		}
-		if !errors.Is(err, flotilla.ErrTooLarge) || !strings.Contains(err.Error(), "raise Config.MaxRecords") {
-			t.Fatalf("the room ends with %v, want ErrTooLarge", err)
-		}
-		full := n.KV("b").Txn(ctx, nil, []kv.Op{kv.Put("x", make([]byte, 1000), kv.Options{}), kv.Put("y", make([]byte, 1000), kv.Options{})})
-		if !errors.Is(full, flotilla.ErrTooLarge) || !strings.Contains(full.Error(), "raise Config.MaxRecords") {
-			t.Errorf("a transaction that has no room: %v, want ErrTooLarge", full)
-		}
-		if err := n.Storage().Store(ctx, "certificates/ca/a/a.crt", make([]byte, 5000)); err != nil {
-			t.Errorf("a record of a certificate: %v", err)
-		}
-		if err := n.Storage().Store(ctx, "other", make([]byte, 5000)); err != nil {
-			t.Errorf("another record: %v", err)
-		}
-		if err := n.Storage().Lock(ctx, "issue_cert_a"); err != nil {
-			t.Errorf("a lock: %v", err)
-		}
-		if err := n.Hold(ctx, flotilla.Role{Name: "r"}, func(context.Context, flotilla.Tenure) error { return nil }); err != nil {
-			t.Errorf("a role: %v", err)
-		}
-		if err := n.KV("b").Delete(ctx, "0"); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := n.KV("b").Put(ctx, "0", make([]byte, 1000), kv.Options{}); err != nil {
-			t.Errorf("after a deletion: %v", err)
-		}
-		s := n.Status().Space
-		i := slices.IndexFunc(s, func(s flotilla.SpaceStatus) bool { return s.Field == "MaxRecords" })
-		if i < 0 || !s[i].Full() || !strings.Contains(s[i].Warning(), "raise Config.MaxRecords") {
-			t.Errorf("the status says %+v", s)
-		}
-	})
-}
-
 // Entries are in backups and snapshots, and back after a restart of all nodes. Those of sessions
 // end with their sessions.
 func TestKVLasts(t *testing.T) {

@@ -101,7 +101,7 @@ func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	s.trace(ctx, "store", key)
 	clean, err := keyspace.CleanToStore(key)
 	if err == nil {
-		err = s.room(clean, value)
+		err = s.room(ctx, clean, value)
 	}
 	if err == nil {
 		err = s.store(ctx, clean, value)
@@ -161,7 +161,7 @@ func (s *Storage) storePart(ctx context.Context, site, key string, value []byte)
 
 // storeFenced stores records in one entry if the lock is still held when they are committed.
 func (s *Storage) storeFenced(ctx context.Context, lock string, ref state.Ref, records []state.Record) error {
-	c, err := s.putCommand(records)
+	c, err := s.putCommand(ctx, records)
 	if err != nil {
 		return err
 	}
@@ -174,15 +174,21 @@ func (s *Storage) storeFenced(ctx context.Context, lock string, ref state.Ref, r
 }
 
 // room checks a write against the limits.
-func (s *Storage) room(key string, value []byte) error {
+func (s *Storage) room(ctx context.Context, key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue)
 	}
-	st, b := s.at().store.State(), keyspace.OfRecord(key)
-	if !st.HasRoom(b, st.RecordGrows(key, value), s.at().cfg.MaxState) {
-		return b.Refuse(st.Used[b], s.at().cfg.MaxState)
+	b, n := keyspace.OfRecord(key), s.at()
+	fits := func(st *state.State) bool { return st.HasRoom(b, st.RecordGrows(key, value), n.cfg.MaxState) }
+	if fits(n.store.State()) {
+		return nil
 	}
-	return nil
+	// A node without a lease may not know yet of what has made room.
+	st, current := s.read(ctx)
+	if !current || fits(st) {
+		return nil
+	}
+	return b.Refuse(st.Used[b], n.cfg.MaxState)
 }
 
 // limit is the limit of the state's size, for a command.

@@ -80,7 +80,7 @@ func (s *Store) put(ctx context.Context, key string, value []byte, opts Options,
 		return Entry{}, err
 	}
 	name := state.ItemName(s.bucket, key)
-	if err := s.room(name, value); err != nil {
+	if err := s.room(ctx, name, value); err != nil {
 		return Entry{}, err
 	}
 	a, err := s.b.write(ctx, state.WriteItems{Bucket: s.bucket, If: conds, Ops: []state.ItemOp{op.op}})
@@ -97,12 +97,20 @@ func (s *Store) put(ctx context.Context, key string, value []byte, opts Options,
 
 // room refuses a write that has no room now. The state machine decides; this saves a proposal, and
 // names the numbers.
-func (s *Store) room(name string, value []byte) error {
-	st, grows := s.b.cfg.State(), int64(len(name)+len(value)+keyspace.ItemCost)
-	if old := st.Items.Get(name); old != nil {
-		grows = int64(len(value) - len(old.Value))
+func (s *Store) room(ctx context.Context, name string, value []byte) error {
+	fits := func(st *state.State) bool {
+		grows := int64(len(name) + len(value) + keyspace.ItemCost)
+		if old := st.Items.Get(name); old != nil {
+			grows = int64(len(value) - len(old.Value))
+		}
+		return st.HasRoom(keyspace.ProgramItems, grows, s.b.cfg.MaxRecords)
 	}
-	if st.HasRoom(keyspace.ProgramItems, grows, s.b.cfg.MaxRecords) {
+	if fits(s.b.cfg.State()) {
+		return nil
+	}
+	// A node without a lease may not know yet of what has made room.
+	st, current := s.b.cfg.Read(ctx)
+	if !current || fits(st) {
 		return nil
 	}
 	return keyspace.ProgramItems.Refuse(st.Used[keyspace.ProgramItems], s.b.cfg.MaxRecords)

@@ -179,23 +179,26 @@ func (c WriteItems) apply(s *State, e entry) Code {
 	}
 	next, all := *s, Effects{}
 	for _, op := range c.Ops {
-		if !op.apply(&next, c, entry{e.Command, e.index, &all}) {
-			return CodeFull
-		}
+		op.apply(&next, c, entry{e.Command, e.index, &all})
+	}
+	// Only the sum counts: the order of the operations does not matter.
+	grows := next.Used[keyspace.ProgramItems] - s.Used[keyspace.ProgramItems]
+	if !s.HasRoom(keyspace.ProgramItems, grows, c.MaxRecords) {
+		return CodeFull
 	}
 	*s = next
 	e.fx.add(all)
 	return CodeOK
 }
 
-// apply carries out one operation. It reports false if there is no room.
-func (op ItemOp) apply(s *State, c WriteItems, e entry) bool {
+// apply carries out one operation.
+func (op ItemOp) apply(s *State, c WriteItems, e entry) {
 	name := ItemName(c.Bucket, op.Key)
 	old := s.Items.Get(name)
 	switch {
 	case op.Refresh:
 		if old == nil || old.TTL == 0 {
-			return true
+			return
 		}
 		next := *old
 		next.Renewed, next.Time = e.index, e.Time
@@ -211,16 +214,8 @@ func (op ItemOp) apply(s *State, c WriteItems, e entry) bool {
 		if op.Put.Session {
 			next.Node, next.Session = e.Node, e.Session
 		}
-		grows := next.cost(name)
-		if old != nil {
-			grows -= old.cost(name)
-		}
-		if !s.HasRoom(keyspace.ProgramItems, grows, c.MaxRecords) {
-			return false
-		}
 		putItem(s, name, next, e.fx)
 	}
-	return true
 }
 
 // ExpireItems deletes items whose time is over, as the leader has found. An item that was renewed
