@@ -24,6 +24,10 @@
 //	Watcher.Next: reads the list from its position on; if its part of the list is gone, it reads the
 //	state instead: the items that are newer than its position, and the deletions
 //
+// Run wakes 32 watchers of a prefix at once. If there are more, it wakes the others in steps within
+// about 16 ms, so that they do not take the processors from those who write. If changes come
+// faster, each watcher is woken about once in that time, and yields all of them.
+//
 // Watchers of the same prefix share a group. A group remembers the version of the newest change
 // with its prefix. So a watcher whose prefix is quiet does not lag, however much others change,
 // unless that comes so fast that Run cannot follow: 32,768 changes, or 32 MiB.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
@@ -34,6 +35,8 @@ type Feed struct {
 
 	mu     sync.Mutex
 	groups atomic.Pointer[iradix.Tree[*group]] // by prefix; stored under mu
+
+	waking []*group // have a round; only Run uses it
 }
 
 // recent are the newest changes. It is never written to: its slice grows behind its end only.
@@ -107,18 +110,23 @@ func (f *Feed) Reset() {
 
 // Run wakes watchers until ctx ends.
 func (f *Feed) Run(ctx context.Context) {
-	var done uint64 // all changes up to it have been passed on
+	var done uint64            // all changes up to it have been passed on
+	var pause <-chan time.Time // until the next step of the rounds; nil: there are none
 	for {
 		added := f.added.Wait()
-		r := f.latest.Load()
-		if r.end > done {
+		if r := f.latest.Load(); r.end > done {
 			f.pass(r, done)
 			done = r.end
 			f.passed.Store(done)
-			continue
+		}
+		if pause == nil && len(f.waking) > 0 {
+			pause = time.After(wakePause)
 		}
 		select {
 		case <-added:
+		case <-pause:
+			pause = nil
+			f.waking = slices.DeleteFunc(f.waking, func(g *group) bool { return !g.wakeSome() })
 		case <-ctx.Done():
 			return
 		}
@@ -128,7 +136,7 @@ func (f *Feed) Run(ctx context.Context) {
 // pass wakes the watchers of the changes behind the version done.
 func (f *Feed) pass(r *recent, done uint64) {
 	groups := f.groups.Load().Root()
-	woken := make(map[*group]struct{})
+	changed := make(map[*group]struct{})
 	if done < r.floor { // some are gone
 		for it := groups.Iterator(); ; {
 			_, g, ok := it.Next()
@@ -136,19 +144,21 @@ func (f *Feed) pass(r *recent, done uint64) {
 				break
 			}
 			g.observe(done, r.end)
-			g.changed.Notify()
+			changed[g] = struct{}{}
 		}
-		return
+	} else {
+		for _, c := range r.after(done) {
+			groups.WalkPath([]byte(c.Name), func(_ []byte, g *group) bool {
+				g.observe(done, c.Version)
+				changed[g] = struct{}{}
+				return false
+			})
+		}
 	}
-	for _, c := range r.after(done) {
-		groups.WalkPath([]byte(c.Name), func(_ []byte, g *group) bool {
-			g.observe(done, c.Version)
-			woken[g] = struct{}{}
-			return false
-		})
-	}
-	for g := range woken {
-		g.changed.Notify()
+	for g := range changed {
+		if g.begin() {
+			f.waking = append(f.waking, g)
+		}
 	}
 }
 
@@ -161,52 +171,4 @@ func (r *recent) after(version uint64) []state.ItemChange {
 		return 1
 	})
 	return r.changes[i:]
-}
-
-// group is what all watchers of one prefix share.
-type group struct {
-	watchers int           // guarded by Feed.mu
-	changed  notify.Signal // there is a newer change
-
-	mu   sync.Mutex
-	last uint64 // the version of the newest change with the prefix
-
-	// No change with the prefix lies behind former up to start. The others up to last are behind
-	// start.
-	former, start uint64
-}
-
-// observe notes a change with the group's prefix. All changes up to done have been passed on.
-func (g *group) observe(done, version uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.start != done || g.last <= done {
-		g.former, g.start = g.last, done
-	}
-	g.last = version
-}
-
-// join returns the group of a prefix, with one watcher more.
-func (f *Feed) join(prefix string) *group {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	groups := f.groups.Load()
-	g, ok := groups.Get([]byte(prefix))
-	if !ok {
-		g = new(group)
-		groups, _, _ = groups.Insert([]byte(prefix), g)
-		f.groups.Store(groups)
-	}
-	g.watchers++
-	return g
-}
-
-// leave undoes join.
-func (f *Feed) leave(prefix string, g *group) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if g.watchers--; g.watchers == 0 {
-		groups, _, _ := f.groups.Load().Delete([]byte(prefix))
-		f.groups.Store(groups)
-	}
 }

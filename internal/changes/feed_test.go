@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 	"weak"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -169,6 +171,67 @@ func TestWatchWaits(t *testing.T) {
 		<-changed
 		if got := next(t, w); got != "x@2" {
 			t.Errorf("it yields %q", got)
+		}
+	})
+}
+
+// Many watchers of a prefix are woken in steps. Each is woken once in a round, however many changes
+// there are, and yields all of them.
+func TestWatchersWakeInSteps(t *testing.T) {
+	run(t, func(t *testing.T, m *machine) {
+		const watchers, changes = 100, 50
+		start := time.Now()
+		var woken []time.Duration
+		yielded := make(map[string]int)
+		var mu sync.Mutex
+		var running sync.WaitGroup
+		for range watchers {
+			running.Go(func() {
+				w, _ := m.feed.Watch("b\x00", false)
+				defer w.Close()
+				for last := 0; last < changes; {
+					all, changed, err := w.Next()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					for _, c := range all {
+						yielded[c.Name]++
+						last = int(c.Version)
+					}
+					mu.Unlock()
+					if changed == nil {
+						continue
+					}
+					<-changed
+					mu.Lock()
+					woken = append(woken, time.Since(start))
+					mu.Unlock()
+				}
+			})
+		}
+		synctest.Wait()
+		m.apply(put("x1"))
+		synctest.Wait()
+		if len(woken) != wakeAtOnce {
+			t.Errorf("%d watchers are woken at once, want %d", len(woken), wakeAtOnce)
+		}
+		for i := range changes - 1 {
+			m.apply(put(fmt.Sprint("x", i+2)))
+			synctest.Wait()
+		}
+		running.Wait()
+		if last := woken[len(woken)-1]; len(woken) > 2*watchers || last > 2*wakeSteps*wakePause {
+			t.Errorf("%d watchers were woken %d times, the last %v after the first change", watchers, len(woken), last)
+		}
+		for name, n := range yielded {
+			if n != watchers {
+				t.Errorf("%s was yielded %d times", name, n)
+			}
+		}
+		if len(yielded) != changes {
+			t.Errorf("%d changes were yielded, want %d", len(yielded), changes)
 		}
 	})
 }

@@ -15,13 +15,15 @@ type Watcher struct {
 	prefix    string
 	refreshes bool
 	group     *group
-	at        uint64 // all changes up to this version were yielded
+	wake      chan struct{} // of capacity 1: the group may have a newer change
+	at        uint64        // all changes up to this version were yielded
 }
 
 // Watch returns a Watcher, and the state behind which its changes begin. It yields refreshes only
 // if they are wanted.
 func (f *Feed) Watch(prefix string, refreshes bool) (*Watcher, *state.State) {
-	w := &Watcher{feed: f, prefix: prefix, refreshes: refreshes, group: f.join(prefix)}
+	w := &Watcher{feed: f, prefix: prefix, refreshes: refreshes, wake: make(chan struct{}, 1)}
+	f.join(w)
 	// The group exists by now. So Run passes on to it what is not in this state yet.
 	s := f.store.State()
 	w.at = s.Index
@@ -29,13 +31,12 @@ func (f *Feed) Watch(prefix string, refreshes bool) (*Watcher, *state.State) {
 }
 
 // Close ends the watch.
-func (w *Watcher) Close() { w.feed.leave(w.prefix, w.group) }
+func (w *Watcher) Close() { w.feed.leave(w) }
 
-// Next returns the changes since the last call. If there are none, it returns a channel that is
-// closed when there may be some. After the error ErrLagged, the watcher yields nothing any more.
+// Next returns the changes since the last call. If there are none, it returns a channel to receive
+// from: then there may be some. After the error ErrLagged, the watcher yields nothing any more.
 func (w *Watcher) Next() ([]state.ItemChange, <-chan struct{}, error) {
 	for {
-		changed := w.group.changed.Wait()
 		w.group.mu.Lock()
 		last := w.group.last
 		if w.at >= w.group.former {
@@ -43,7 +44,7 @@ func (w *Watcher) Next() ([]state.ItemChange, <-chan struct{}, error) {
 		}
 		w.group.mu.Unlock()
 		if last <= w.at {
-			return nil, changed, nil
+			return nil, w.wake, nil
 		}
 		all, err := w.take()
 		if len(all) > 0 || err != nil {
