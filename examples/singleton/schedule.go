@@ -16,7 +16,8 @@ import (
 // It is done for a period when that is recorded, and it is recorded once. A node that dies between
 // the job and the record leaves no trace of the job in the cluster, so the next node does it again.
 // A job whose effects are elsewhere should therefore expect to be repeated, and can tell by the
-// time at which it was due. Periods in which no node was there are left out.
+// time at which it was due. Periods in which no node was there are left out. But the job of the
+// present one is done as soon as a node is there.
 type schedule struct {
 	name  string        // of the role, and of the record
 	every time.Duration // the length of a period, counted from the zero time in UTC
