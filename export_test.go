@@ -36,11 +36,17 @@ func Cases(t testing.TB, all, usual int) int {
 	return usual
 }
 
-// Some returns all cases with -long, else every step-th one from the first. Then the test's log
-// says so.
+// Some returns all cases with -long, else every step-th one from the first, and a third of these
+// for the race detector: see Cases. Then the test's log says so.
 func Some[T any](t testing.TB, all []T, step int) []T {
 	t.Helper()
 	if Long() {
+		return all
+	}
+	if raceDetector {
+		step *= 3
+	}
+	if step == 1 {
 		return all
 	}
 	var some []T
@@ -64,6 +70,15 @@ func OnlyLong(t testing.TB) {
 	t.Helper()
 	if !Long() {
 		t.Skip("goes through hours of virtual time: it runs with -long")
+	}
+}
+
+// SkipRace leaves a test to the form without the race detector, because it goes through hours of
+// virtual time in which little happens.
+func SkipRace(t testing.TB) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("goes through hours of virtual time: it runs without -race")
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
@@ -192,11 +194,25 @@ func TestGuardReportsDeath(t *testing.T) {
 
 // A guard that cannot start is an error of Open, before anything is written.
 func TestGuardDoesNotStart(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := startGuard(ctx, testlog.None())
-	if wrong := new(ConfigError); !errors.As(err, &wrong) || wrong.Field != "Guard" || !errors.Is(err, context.Canceled) {
-		t.Errorf("without time for it: %v", err)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := startGuard(t.Context(), testlog.None())
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if wrong := new(ConfigError); !errors.As(err, &wrong) || wrong.Field != "Guard" || !errors.Is(err, unix.EMFILE) {
+		t.Errorf("without files: %v", err)
+	}
+	mine := errors.New("mine")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(mine)
+	if _, err := startGuard(ctx, testlog.None()); err != mine {
+		t.Errorf("the caller has ended it: %v", err)
 	}
 }
 

@@ -80,8 +80,9 @@ func (n *Node) Move(ctx context.Context, role, node string) error {
 }
 
 // Holder returns who holds a role of Hold, as this node knows it. It asks no other node: a node
-// that is cut off returns what it knew last. The result is the zero hold.Holder if no living node
-// holds the role, or if this node held it and has lost its lease.
+// that is cut off returns what it knew last, and a dead node is the holder until its lease has
+// ended. The result is the zero hold.Holder if no node holds the role, or if this node held it and
+// has lost its lease.
 func (n *Node) Holder(role string) hold.Holder { return n.roles.Current(role) }
 
 // Remark makes Status say something about a role on this node, such as why the node cannot serve
@@ -94,14 +95,17 @@ func (n *Node) Remark(role, text string) {
 
 // startGuard starts the guard process, or takes a share of the one that this program has.
 func startGuard(ctx context.Context, log *slog.Logger) (*guard.Share, error) {
-	ctx, cancel := context.WithTimeout(ctx, guardTime)
+	bounded, cancel := context.WithTimeout(ctx, guardTime)
 	defer cancel()
-	g, err := guard.Join(ctx, guard.Notices, log)
+	g, err := guard.Join(bounded, guard.Notices, log)
 	if err == nil {
-		if err = g.Await(ctx); err == nil {
+		if err = g.Await(bounded); err == nil {
 			return g, nil
 		}
 		g.Close() // which has not worked
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	return nil, &ConfigError{
 		Field:  "Guard",

@@ -88,7 +88,7 @@ func TestHoldLoopPauses(t *testing.T) {
 	synctest.Parallel(t)
 	broken := errors.New("out of paper")
 	fails := func(context.Context, int) error { return broken }
-	for _, test := range []struct {
+	for _, test := range flotilla.Some(t, []struct {
 		name     string
 		f        func(ctx context.Context, n int) error
 		want     []int // seconds between the first tenures
@@ -111,7 +111,7 @@ func TestHoldLoopPauses(t *testing.T) {
 			}
 			return broken
 		}, []int{1, 2, 4, 61, 2, 4}, 7},
-	} {
+	}, 1) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLooper(t)

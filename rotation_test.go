@@ -351,6 +351,7 @@ func TestBackupsAfterSecretIsReplaced(t *testing.T) {
 		r.Cluster = clustertest.New(t, 3, func(i int, c *flotilla.Config) {
 			r.configure(i, c)
 			c.Backups = flotilla.Backups{Dir: dir, Every: time.Hour}
+			c.Timing = flotilla.WAN // less traffic in the hour
 		})
 		r.Settle()
 		r.replaceByNext()

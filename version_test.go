@@ -59,6 +59,7 @@ func TestNewClusterHasTheNewestVersion(t *testing.T) {
 // after it was replaced everywhere.
 func TestVersionWaitsForAnHour(t *testing.T) {
 	flotilla.SkipShort(t)
+	flotilla.SkipRace(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, olderProgram)

@@ -37,7 +37,7 @@ func addressRows() []row {
 		m("the death notice of a part that has ended is not sent", "TestShares",
 			"internal/guard/share.go", "Close", `forgotten := []error{s.DeathNotice(ctx, nil)}`, `forgotten := []error{nil}`),
 		m("a guard that could not reach the peers is refused", "TestConfigErrors",
-			"config.go", "complete", `case c.Guard && c.PeerDial != nil && !c.ownDials:`, `case false:`).of("."),
+			"config.go", "complete", `case c.Guard && c.PeerDial != nil && !c.ownDials:`, `case false:`),
 		m("errors of a holder make its pauses longer", "TestHoldLoopPauses",
 			"internal/roles/loop.go", "HoldLoop", `wait, pause = pause, min(2*pause, LongestPause)`, `wait, pause = pause, min(pause, LongestPause)`).of("."),
 		m("a hand-over is no error of the holder", "TestHoldLoopAfterYield",

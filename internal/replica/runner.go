@@ -126,18 +126,20 @@ func (r *Runner) EndRaft() error {
 	return errors.Join(failed...)
 }
 
-// closeDisk closes a disk, as far as it does not hang.
+// closeDisk closes a disk. It does not wait for one that hangs, whose files are closed when it goes
+// on.
 func closeDisk(d *Disk) error {
-	if busy := d.busy(); busy > Hanging {
-		return fmt.Errorf("the disk has hung for %v: the files are left open", busy)
-	}
+	busy := d.busy()
 	closed := make(chan error, 1)
 	go func() { closed <- d.Close() }() // it writes what is queued, and waits for the log's upkeep
+	if busy > Hanging {
+		return fmt.Errorf("the disk has hung for %v: its files are open until it goes on", busy)
+	}
 	select {
 	case err := <-closed:
 		return err
 	case <-time.After(closePatience):
-		return errors.New("the disk hangs: the files are left open")
+		return errors.New("the disk hangs: its files are open until it goes on")
 	}
 }
 

@@ -36,6 +36,7 @@ func (h *Holder) Report(ctx context.Context, g Guard) {
 				notice = h.cfg.deathNotice(session, addrs)
 			}
 			switch err := g.DeathNotice(ctx, notice); {
+			case err == nil && len(notice) == 0:
 			case err == nil:
 				h.cfg.Log.Debug("the guard has the death notice", "session", session, "nodes", len(addrs))
 			case !errors.Is(err, guard.ErrDown) && ctx.Err() == nil:
