@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type Backend struct {
 	cfg       BackendConfig
 	updates   queues
 	refreshes refreshes
+	copies    copies
 
 	mu        sync.Mutex
 	contended map[string]time.Time // when a condition on an item was last not true, by its name
@@ -53,7 +55,7 @@ type BackendConfig struct {
 
 // NewBackend returns a Backend. It starts nothing.
 func NewBackend(cfg BackendConfig) *Backend {
-	return &Backend{cfg: cfg, contended: make(map[string]time.Time)}
+	return &Backend{cfg: cfg, copies: copies{seed: maphash.MakeSeed()}, contended: make(map[string]time.Time)}
 }
 
 // Bucket returns the store of a bucket.

@@ -37,7 +37,7 @@ type Entry struct {
 	// Key is the key.
 	Key string
 
-	// Value is what is stored. It is the caller's own copy.
+	// Value is what is stored. It is the caller's own copy, except in an Event.
 	Value []byte
 
 	// Version is the index of the log entry that wrote the entry. It is 0 if there is no entry.
@@ -63,7 +63,7 @@ type Options struct {
 // Event is a change of an entry.
 type Event struct {
 	// Entry is the entry after the change. Of a deleted one it has only the key, and the version of
-	// the deletion.
+	// the deletion. All watches of a node may get the same Value: do not change its bytes.
 	Entry Entry
 
 	// Deleted says that the entry is gone.
@@ -77,7 +77,7 @@ type Event struct {
 // entryOf returns the item with that name as a caller gets it.
 func entryOf(name string, i *state.Item) Entry {
 	return Entry{
-		Key: state.ItemKey(name), Value: append(make([]byte, 0, len(i.Value)), i.Value...), Version: i.Version, Expires: expires(i),
+		Key: state.ItemKey(name), Value: append([]byte{}, i.Value...), Version: i.Version, Expires: expires(i),
 	}
 }
 
@@ -89,12 +89,14 @@ func expires(i *state.Item) time.Time {
 	return time.Unix(0, i.Time).Add(i.TTL)
 }
 
-// eventOf returns a change as a caller gets it.
-func eventOf(c state.ItemChange) Event {
+// eventOf returns a change as a watch yields it.
+func (b *Backend) eventOf(c state.ItemChange) Event {
 	if c.Item == nil {
 		return Event{Entry: Entry{Key: state.ItemKey(c.Name), Version: c.Version}, Deleted: true, Expired: c.Expired}
 	}
-	return Event{Entry: entryOf(c.Name, c.Item)}
+	return Event{Entry: Entry{
+		Key: state.ItemKey(c.Name), Value: b.copies.of(c.Name, c.Item), Version: c.Item.Version, Expires: expires(c.Item),
+	}}
 }
 
 func checkKey(key string) error {

@@ -87,7 +87,7 @@ func (s *Store) put(ctx context.Context, key string, value []byte, opts Options,
 	if err != nil {
 		return Entry{}, err
 	}
-	e := Entry{Key: key, Value: append(make([]byte, 0, len(value)), value...), Version: a.Index}
+	e := Entry{Key: key, Value: append([]byte{}, value...), Version: a.Index}
 	// The state has the time that the command named. It may have a newer item by now.
 	if i := s.b.cfg.State().Items.Get(name); i != nil && i.Version == a.Index {
 		e.Expires = expires(i)

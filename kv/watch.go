@@ -11,7 +11,8 @@ import (
 // change of them, in the order of their versions. It loses no change and yields none twice. A slow
 // reader may skip a change of an entry, and then gets a newer one of the same entry. A refresh is
 // no change. Watch continues over changes of the leader, lost leases and reconnections; it yields
-// what this node applies, so it is silent while the node is cut off.
+// what this node applies, so it is silent while the node is cut off. Do not change the bytes of a
+// value: other watches of this node may have the same.
 //
 // An error is the last that it yields: the cause of the end of ctx, flotilla.ErrClosed or another
 // reason for which the node has stopped, or ErrLagged if the cluster has forgotten deletions that
@@ -44,7 +45,7 @@ func (s *Store) Watch(ctx context.Context, prefix string) iter.Seq2[Event, error
 				return
 			}
 			for _, c := range all {
-				if !yield(eventOf(c), nil) {
+				if !yield(s.b.eventOf(c), nil) {
 					return
 				}
 			}

@@ -15,8 +15,9 @@ type Watcher struct {
 	prefix    string
 	refreshes bool
 	group     *group
-	wake      chan struct{} // of capacity 1: the group may have a newer change
-	at        uint64        // all changes up to this version were yielded
+	wake      chan struct{}      // of capacity 1: the group may have a newer change
+	at        uint64             // all changes up to this version were yielded
+	taken     []state.ItemChange // what Next has returned last
 }
 
 // Watch returns a Watcher, and the state behind which its changes begin. It yields refreshes only
@@ -34,7 +35,8 @@ func (f *Feed) Watch(prefix string, refreshes bool) (*Watcher, *state.State) {
 func (w *Watcher) Close() { w.feed.leave(w) }
 
 // Next returns the changes since the last call. If there are none, it returns a channel to receive
-// from: then there may be some. After the error ErrLagged, the watcher yields nothing any more.
+// from: then there may be some. After the error ErrLagged, the watcher yields nothing any more. The
+// changes are the caller's until the next call.
 func (w *Watcher) Next() ([]state.ItemChange, <-chan struct{}, error) {
 	for {
 		w.group.mu.Lock()
@@ -43,6 +45,8 @@ func (w *Watcher) Next() ([]state.ItemChange, <-chan struct{}, error) {
 			w.at = max(w.at, w.group.start)
 		}
 		w.group.mu.Unlock()
+		clear(w.taken) // the garbage collector may have them
+		w.taken = w.taken[:0]
 		if last <= w.at {
 			return nil, w.wake, nil
 		}
@@ -53,19 +57,25 @@ func (w *Watcher) Next() ([]state.ItemChange, <-chan struct{}, error) {
 	}
 }
 
+// maxTaken is how many changes a watcher keeps room for.
+const maxTaken = 64
+
 // take returns the changes behind w.at, and moves w.at behind them.
 func (w *Watcher) take() ([]state.ItemChange, error) {
 	r := w.feed.latest.Load()
 	if w.at < r.floor {
 		return w.fromState()
 	}
-	var all []state.ItemChange
+	all := w.taken
 	for _, c := range r.after(w.at) {
 		if w.wants(c) {
 			all = append(all, c)
 		}
 	}
-	w.at = r.end
+	w.at, w.taken = r.end, nil
+	if len(all) <= maxTaken {
+		w.taken = all
+	}
 	return all, nil
 }
 
