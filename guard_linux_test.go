@@ -211,7 +211,7 @@ func TestGuardDoesNotStart(t *testing.T) {
 	mine := errors.New("mine")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(mine)
-	if _, err := startGuard(ctx, testlog.None()); err != mine {
+	if _, err := startGuard(ctx, testlog.None()); !errors.Is(err, mine) || !strings.Contains(err.Error(), "starting the guard") {
 		t.Errorf("the caller has ended it: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
@@ -105,7 +106,7 @@ func startGuard(ctx context.Context, log *slog.Logger) (*guard.Share, error) {
 		g.Close() // which has not worked
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, fmt.Errorf("flotilla: starting the guard process: %w", context.Cause(ctx))
 	}
 	return nil, &ConfigError{
 		Field:  "Guard",

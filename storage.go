@@ -34,10 +34,11 @@ const readTimeout = 2 * time.Second
 // Writes, locks and roles are linearizable. Reads are regular: a read is never older than the last
 // completed write. A write returns when it is committed and every session in the state has applied
 // it or has expired. So every node that has a lease then returns it. A write waits for a leader for
-// at most 30 seconds. If its error wraps ErrNoLeader, it may still take effect. A read is answered
-// from this node's memory, without the network. A node without a lease tries to get one for two
-// seconds, once. After that it answers with what it has, and returns ErrNotReady instead of
-// fs.ErrNotExist for a key that it does not have.
+// at most 30 seconds, and two seconds longer if this node has no lease and knows of no room for it.
+// If its error wraps ErrNoLeader, it may still take effect. A read is answered from this node's
+// memory, without the network. A node without a lease tries to get one for two seconds, once. After
+// that it answers with what it has, and returns ErrNotReady instead of fs.ErrNotExist for a key
+// that it does not have.
 //
 // Locks exclude each other across the cluster. They are lost with the node's lease. The parts of a
 // certificate that certmagic stores under its lock are committed in one step, when they are

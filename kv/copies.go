@@ -12,7 +12,7 @@ const maxShared = 32 << 10
 
 // copies keeps the copies of the newest values for the watches of this node. So a thousand watches
 // of an entry make one copy of its value. The value in the state is not given away, because nobody
-// may change that.
+// may change that. The copies take 2 MiB at most, and keep as much of the state in memory.
 type copies struct {
 	seed  maphash.Seed
 	slots [64]atomic.Pointer[copied]

@@ -47,13 +47,18 @@ func run(ctx context.Context, cfg flotilla.Config, domains ...string) error {
 }
 
 // handler serves gRPC, and everything else as HTTP. gRPC comes by HTTP/2, which clients and nodes
-// agree on by themselves. It keeps its streams: Serve lets them end when the node drains.
+// agree on by themselves. Serve waits for the end of streams when the node drains, for
+// Config.Drain.Patience at most. It cuts those that are left, and says so in its error.
+//
+// Server.ServeHTTP has what most services need. The documentation of grpc-go says what it lacks
+// beside that library's own transport.
 func handler(ctx context.Context) http.Handler {
 	state := health.NewServer()
-	// Who watches learns at once that this node ends, and goes elsewhere while it drains.
+	// A client that watches learns at once that this node ends. It can go elsewhere while the node
+	// still answers.
 	context.AfterFunc(ctx, state.Shutdown)
 	server := grpc.NewServer()
-	healthpb.RegisterHealthServer(server, state)
+	healthpb.RegisterHealthServer(server, state) // register your services here
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 			server.ServeHTTP(w, r)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -34,7 +35,7 @@ const retries = `{"methodConfig": [{"name": [{}], "waitForReady": true, "retryPo
 	"retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 
 // connect returns a gRPC client that connects as an HTTP client does. It finds out within seconds
-// that a node is silent.
+// that a node is silent, whether it is connected already or connects to it.
 func connect(t *testing.T, client *http.Client) healthpb.HealthClient {
 	t.Helper()
 	tr := client.Transport.(*http.Transport)
@@ -44,7 +45,8 @@ func connect(t *testing.T, client *http.Client) healthpb.HealthClient {
 		}),
 		grpc.WithTransportCredentials(credentials.NewTLS(tr.TLSClientConfig)),
 		grpc.WithDefaultServiceConfig(retries),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}))
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 3 * time.Second}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +97,19 @@ func TestBothProtocols(t *testing.T) {
 	})
 }
 
+// three returns three clients, each connected to another node.
+func three(t *testing.T, client func() *http.Client) []healthpb.HealthClient {
+	t.Helper()
+	var all []healthpb.HealthClient
+	for range 3 {
+		all = append(all, connect(t, client()))
+		check(t, all[len(all)-1])
+	}
+	return all
+}
+
 // A stream learns that its node ends, and the client ends the stream. So the node need not cut it.
-// Others behind the same balancer go on.
+// Clients behind a balancer go on.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t)
@@ -105,8 +118,7 @@ func TestRestart(t *testing.T) {
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
 			own := watch(ctx, t, connect(t, c.ClientOf(i)))
-			client := connect(t, b.Client())
-			check(t, client)
+			clients := three(t, b.Client)
 			stopped := make(chan struct{})
 			go func() {
 				defer close(stopped)
@@ -117,24 +129,37 @@ func TestRestart(t *testing.T) {
 			}()
 			c.Stop(i)
 			<-stopped
-			check(t, client)
+			for _, client := range clients {
+				check(t, client)
+			}
 			c.Restart(i)
 			c.Settle()
 		}
 	})
 }
 
-// A client of a dead node notices, and goes on at another one.
-func TestKill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := start(t)
-		for i := range c.Nodes {
-			client := connect(t, c.Client())
-			check(t, client)
-			c.Kill(i)
-			check(t, client)
-			c.Restart(i)
-			c.Settle()
-		}
-	})
+// A client of a node that dies, or stands still, goes on at another one.
+func TestNodesFail(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		fail, back func(c *clustertest.Cluster, i int)
+	}{
+		{"killed", (*clustertest.Cluster).Kill, (*clustertest.Cluster).Restart},
+		{"stands still", (*clustertest.Cluster).Pause, (*clustertest.Cluster).Resume},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := start(t)
+				for i := range c.Nodes {
+					clients := three(t, c.Client)
+					test.fail(c, i)
+					for _, client := range clients {
+						check(t, client)
+					}
+					test.back(c, i)
+					c.Settle()
+				}
+			})
+		})
+	}
 }

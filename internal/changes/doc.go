@@ -24,9 +24,10 @@
 //	Watcher.Next: reads the list from its position on; if its part of the list is gone, it reads the
 //	state instead: the items that are newer than its position, and the deletions
 //
-// Run wakes 32 watchers of a prefix at once. If there are more, it wakes the others in steps within
-// about 16 ms, so that they do not take the processors from those who write. If changes come
-// faster, each watcher is woken about once in that time, and yields all of them.
+// Run wakes watchers of a prefix in steps, one each millisecond, so that they do not take the
+// processors from those who write. A step has 32 watchers, or a sixteenth of them if that is more.
+// So a round takes 16 ms at most. Changes that come meanwhile begin another one behind it. Each
+// watcher is woken once in a round, and yields all changes until then.
 //
 // Watchers of the same prefix share a group. A group remembers the version of the newest change
 // with its prefix. So a watcher whose prefix is quiet does not lag, however much others change,

@@ -484,14 +484,14 @@ func TestFeedForgets(t *testing.T) {
 	})
 }
 
-// All changes of the newest entry stay, however large they are.
+// All changes of the newest entry stay, however large they are, although nobody has been told yet.
 func TestLargeEntry(t *testing.T) {
 	run(t, func(t *testing.T, m *machine) {
 		w, _ := m.feed.Watch("b\x00", false)
 		defer w.Close()
 		c := state.WriteItems{Bucket: "b", MaxRecords: 1 << 30}
 		for _, key := range []string{"x", "y", "z"} {
-			c.Ops = append(c.Ops, state.ItemOp{Key: key, Put: &state.ItemPut{Value: make([]byte, maxRecentBytes/2)}})
+			c.Ops = append(c.Ops, state.ItemOp{Key: key, Put: &state.ItemPut{Value: make([]byte, maxBehind*maxRecentBytes/2)}})
 		}
 		m.apply(put("first"))
 		m.apply(c)

@@ -51,7 +51,7 @@ func (g *group) begin() bool {
 		g.round = append(g.round, w)
 	}
 	g.mu.Unlock()
-	g.step = max(wakeAtOnce, len(g.round)/wakeSteps)
+	g.step = max(wakeAtOnce, (len(g.round)+wakeSteps-1)/wakeSteps)
 	return g.wakeSome()
 }
 

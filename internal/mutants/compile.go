@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -19,8 +20,8 @@ type binaries struct {
 	copies map[string]string // the files in dir that stand in for others, by the paths of these
 }
 
-// compile makes the test binaries that the mutants need, in dir.
-func compile(ctx context.Context, root, dir string, all []*mutant) (*binaries, error) {
+// compile compiles all mutants, and makes the test binaries that the chosen ones need, in dir.
+func compile(ctx context.Context, root, dir string, all, chosen []*mutant) (*binaries, error) {
 	begun := time.Now()
 	b := &binaries{root: root, dir: dir, byPkg: make(map[string]string), copies: make(map[string]string)}
 	files := make(map[string][]*mutant)
@@ -37,7 +38,16 @@ func compile(ctx context.Context, root, dir string, all []*mutant) (*binaries, e
 	if err = errors.Join(err, os.WriteFile(overlay, text, 0o600)); err != nil {
 		return nil, err
 	}
-	for _, m := range all {
+	var pkgs []string
+	for file := range files {
+		pkgs = append(pkgs, "./"+path.Dir(file))
+	}
+	slices.Sort(pkgs)
+	args := append([]string{"build", "-o", os.DevNull, "-gcflags=-e", "-overlay", overlay}, slices.Compact(pkgs)...)
+	if out, err := run(ctx, root, noMutant, "go", args...); err != nil {
+		return nil, fmt.Errorf("a mutant does not compile: %w\n%s", err, out)
+	}
+	for _, m := range chosen {
 		if err := b.build(ctx, m.where(), overlay); err != nil {
 			return nil, err
 		}
@@ -80,7 +90,7 @@ func (b *binaries) build(ctx context.Context, pkg, overlay string) error {
 	out, err := run(ctx, b.root, noMutant, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-gcflags=-e",
 		"-overlay", overlay, "-o", bin, pkg)
 	if err != nil {
-		return fmt.Errorf("a mutant does not compile: %w\n%s", err, out)
+		return fmt.Errorf("the tests of %s do not compile: %w\n%s", pkg, err, out)
 	}
 	b.byPkg[pkg] = bin
 	return nil

@@ -97,7 +97,7 @@ func start(ctx context.Context, o options) error {
 	if o.sample > 0 { // the others are run another day: until then, they must compile
 		compiled = all
 	}
-	tests, err := compile(ctx, root, dir, compiled)
+	tests, err := compile(ctx, root, dir, compiled, chosen)
 	if err != nil {
 		return err
 	}
