@@ -41,6 +41,11 @@ func (h *kvChaos) call(o kvOp, f func(o *kvOp) bool) {
 
 const noRet = int64(noEnd)
 
+// phaseTime is for how long clients work on a bucket. Then they go on with another one. The longer
+// a history is, the more calls it has of which nobody knows whether they took effect, and the
+// search for an order takes exponential time in their number.
+const phaseTime = 20 * time.Second
+
 // client works on the bucket until ctx ends, always at the same node.
 func (h *kvChaos) client(ctx context.Context, seed uint64, id, at int) {
 	random := rand.New(rand.NewPCG(seed, uint64(id)))
@@ -219,26 +224,37 @@ func TestKVLinearizableUnderFaults(t *testing.T) {
 	for _, run := range chaosRuns(t) {
 		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
 			var buckets []*kvHistory
+			phases := flotilla.Cases(t, 5, 3)
 			synctest.Test(t, func(t *testing.T) {
 				h := newChaos(t, run.seed, run.nodes)
 				ctx, stop := context.WithCancel(t.Context())
 				var all []*kvChaos
 				watching, end := context.WithCancel(t.Context())
+				var watchers sync.WaitGroup
+				defer watchers.Wait()
 				for b := range 2 * run.nodes {
-					k := &kvChaos{chaos: h, bucket: fmt.Sprint("b", b)}
-					k.rec.lossy = h.rec.lossy
-					all = append(all, k)
-					buckets = append(buckets, &k.rec)
+					var mine []*kvChaos
+					for phase := range phases {
+						k := &kvChaos{chaos: h, bucket: fmt.Sprintf("b%d.%d", b, phase)}
+						k.rec.lossy = h.rec.lossy
+						mine = append(mine, k)
+						buckets = append(buckets, &k.rec)
+						for i := range run.nodes {
+							watchers.Go(func() { k.watch(watching, i, time.Duration(i%2)*150*time.Millisecond) })
+						}
+					}
+					all = append(all, mine...)
 					for c := range 3 {
-						h.calls.Go(func() { k.client(ctx, run.seed, 3*b+c, (b+c)%run.nodes) })
+						h.calls.Go(func() {
+							for phase, k := range mine {
+								ctx, cancel := context.WithTimeout(ctx, time.Duration(phase+1)*phaseTime-h.now())
+								k.client(ctx, run.seed, 100*phase+3*b+c, (b+c)%run.nodes)
+								cancel()
+							}
+						})
 					}
-					var watchers sync.WaitGroup
-					for i := range run.nodes {
-						watchers.Go(func() { k.watch(watching, i, time.Duration(i%2)*150*time.Millisecond) })
-					}
-					defer watchers.Wait()
 				}
-				h.run(time.Duration(flotilla.Cases(t, 100, 60)) * time.Second)
+				h.run(time.Duration(phases) * phaseTime)
 				stop()
 				h.settle()
 				time.Sleep(time.Minute) // for the slow ones
@@ -268,7 +284,7 @@ func TestKVLinearizableUnderFaults(t *testing.T) {
 				}
 				// Not in the bubble: a search has a limit in real time.
 				if faults := rec.judge(); len(faults) > 0 {
-					t.Errorf("b%d:\n%s", b, strings.Join(faults, "\n"))
+					t.Errorf("bucket %d.%d:\n%s", b/phases, b%phases, strings.Join(faults, "\n"))
 				}
 			}
 			t.Logf("%v", count)
