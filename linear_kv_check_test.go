@@ -289,7 +289,7 @@ func (h *kvHistory) checkWrites() []string {
 		if o.kind != kvGet {
 			ops = append(ops, o)
 		}
-		if o.ret != math.MaxInt64 {
+		if end = max(end, o.call); o.ret != math.MaxInt64 {
 			end = max(end, o.ret)
 		}
 	}
@@ -447,6 +447,7 @@ func TestKVCheckersSeeMutants(t *testing.T) {
 		{"a deletion is lost", ops(a, del(3, 4, "x")), end(is("x", "a", 5)), nil, "no order"},
 		{"half of a transaction is lost", ops(a, both(3, 4, "b", "c", 6)), end(is("x", "b", 6)), nil, "no order"},
 		{"an open write takes effect", ops(a, open(put(3, 0, "x", "b", 0))), end(is("x", "b", 6)), nil, ""},
+		{"the last write is open", ops(a, open(put(7, 0, "x", "b", 0))), end(is("x", "b", 6)), nil, ""},
 		{"an open write takes no effect", ops(a, open(put(3, 0, "x", "b", 0))), end(is("x", "a", 5)), nil, ""},
 		{"a value from nowhere", ops(a), end(is("x", "z", 5)), nil, "nobody has written"},
 		{"two versions of a value", ops(a, get(3, 4, "x", "a", 6)), end(is("x", "a", 5)), nil, "elsewhere"},
