@@ -56,9 +56,11 @@ func TestEviction(t *testing.T) {
 	s.say("z", s.Seals.Since, a, c)
 	// It gets this one too.
 	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, a), Keys: next}, CodeOK)
+	given := seal.Secret{4} // by its operator, before it was removed
+	s.say("z", s.Seals.Since, a, c, given)
 	s.configure("x", "y")
-	if v, _ = s.Evictions.Of("z"); !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
-		t.Fatalf("it knows the keys %v", v.Keys)
+	if v, _ = s.Evictions.Of("z"); !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) || !v.KnowsSecret(given.ID()) || v.KnowsSecret(b.ID()) {
+		t.Fatalf("it knows the keys %v and the secrets %s", v.Keys, v.Secrets)
 	}
 	if !s.Refuses("z") || s.Refuses("x") {
 		t.Fatal("it is not refused, or another is")
