@@ -72,7 +72,11 @@ func (h *kvChaos) client(ctx context.Context, seed uint64, id, at int) {
 		default:
 			versions[key] = h.get(ctx, n, key, at)
 		}
+		late := ctx.Err() != nil
 		cancel()
+		if late { // perhaps nobody knows whether it took effect: not many such calls
+			time.Sleep(3 * time.Second)
+		}
 	}
 }
 
