@@ -1,5 +1,12 @@
 package state
 
+import (
+	"strings"
+
+	"github.com/flotilla-ha/flotilla/event"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+)
+
 // ItemChange is a change of an item.
 type ItemChange struct {
 	// Name is the item's name.
@@ -49,6 +56,9 @@ type Effects struct {
 	// Seals says that the secrets or the data keys have changed, or how far their replacement is, or
 	// what members say of it.
 	Seals bool
+
+	// News are what operators want to know of, in the order of the entries.
+	News []News
 }
 
 // add adds the effects of a part.
@@ -61,6 +71,7 @@ func (fx *Effects) add(part Effects) {
 	fx.Roles, fx.Sessions = fx.Roles || part.Roles, fx.Sessions || part.Sessions
 	fx.Tickets, fx.Dropped = fx.Tickets || part.Tickets, fx.Dropped || part.Dropped
 	fx.Seals = fx.Seals || part.Seals
+	fx.News = append(fx.News, part.News...)
 }
 
 func (fx *Effects) session() {
@@ -103,5 +114,20 @@ func (fx *Effects) seals() {
 func (fx *Effects) ticket(dropped bool) {
 	if fx != nil {
 		fx.Tickets, fx.Dropped = true, fx.Dropped || dropped
+	}
+}
+
+// report adds n.
+func (fx *Effects) report(n News) {
+	if fx != nil {
+		fx.News = append(fx.News, n)
+	}
+}
+
+// moved reports that a role has another holder, if it is one of Hold.
+func (fx *Effects) moved(n News, role string) {
+	if name, ok := strings.CutPrefix(role, keyspace.RolePrefix); ok {
+		n.Kind, n.Role = event.RoleMoved, name
+		fx.report(n)
 	}
 }

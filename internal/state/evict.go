@@ -3,6 +3,7 @@ package state
 import (
 	"slices"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
@@ -52,6 +53,7 @@ func (c EvictMember) apply(s *State, e entry) Code {
 	m, _ := s.Member(c.Node)
 	s.Evictions = s.Evictions.with(told(s, Eviction{Index: e.index, Node: c.Node, Name: m.Name}))
 	e.fx.seals()
+	e.fx.report(News{Kind: event.NodeEvicted, Index: e.index, Node: c.Node, Name: m.Name, Cause: "an operator evicts it"})
 	return CodeOK
 }
 
@@ -115,5 +117,6 @@ func (c EndEviction) apply(s *State, e entry) Code {
 	v.Ended = e.index
 	s.Evictions = s.Evictions.with(v)
 	e.fx.seals()
+	e.fx.report(News{Kind: event.NodeEvicted, Index: e.index, Node: c.Node, Name: v.Name, Cause: "nothing that it knew is in use any more"})
 	return CodeOK
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
@@ -123,6 +124,7 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 		n.Demoted, _, _ = n.Demoted.Delete([]byte(id))
 	}
 	n.Servers, n.Voters, n.Elected = servers, voters, index
+	s.reportMembers(&n, fx)
 	fx.session()
 	fx.seals()
 	return &n
@@ -139,4 +141,20 @@ func told(s *State, v Eviction) Eviction {
 	slices.Sort(secrets)
 	v.Secrets = strings.Join(slices.Compact(secrets), " ")
 	return v.knowing(s.Keys.IDs())
+}
+
+// reportMembers reports what a new configuration changes, from the state s to n.
+func (s *State) reportMembers(n *State, fx *Effects) {
+	report := func(kind event.Kind, before, after []string) {
+		for _, id := range after {
+			if !slices.Contains(before, id) {
+				m, _ := s.Member(id)
+				fx.report(News{Kind: kind, Index: n.Index, Node: id, Name: m.Name})
+			}
+		}
+	}
+	report(event.MemberAdded, s.Servers, n.Servers)
+	report(event.VoteGiven, s.Voters, n.Voters)
+	report(event.VoteTaken, n.Voters, s.Voters)
+	report(event.MemberRemoved, n.Servers, s.Servers)
 }

@@ -79,6 +79,7 @@ type moment struct {
 	index  uint64
 	time   int64 // Unix nanoseconds
 	outage time.Duration
+	cause  string // in words
 }
 
 // ending is how a session ends.
@@ -98,6 +99,19 @@ const (
 	// expired.
 	endsUnconfirmed
 )
+
+// cause says in words how a session ended.
+func (how ending) cause() string {
+	switch how {
+	case endsClean:
+		return "the node said goodbye"
+	case endsExpired:
+		return "its lease has expired"
+	case endsByDeathNotice:
+		return "its process has died"
+	}
+	return "its process is gone"
+}
 
 // entersHoldDown reports whether a claim that holds a role continues to hold it when its session
 // ends in the given way.

@@ -3,8 +3,10 @@ package state
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
@@ -148,6 +150,14 @@ func (s *State) release(at moment, role string, ref Ref, fx *Effects) Code {
 		granted.Pinned = pinned
 		rest = slices.Insert(slices.Delete(rest, next, next+1), 0, granted)
 		fx.claim(granted.Ref)
+		if gone.Moved && pinned {
+			at.cause = "an operator moved it"
+		} else if gone.Yield != 0 {
+			at.cause = "a better contender asked for it"
+		}
+		fx.moved(News{Index: at.index, From: gone.Node, Node: granted.Node, Outage: at.outage, Cause: at.cause}, role)
+	} else if i == 0 {
+		fx.moved(News{Index: at.index, From: gone.Node, Cause: at.cause}, role)
 	}
 	s.setQueue(role, rest)
 	return CodeOK
@@ -173,6 +183,7 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 		}
 	}
 	// Waiting claims go first, or one of them might be granted what another one leaves.
+	at.cause = how.cause()
 	for _, p := range append(waiting, holding...) {
 		c, i := s.FindClaim(p.role, p.ref)
 		if i > 0 || !c.entersHoldDown(how) {
@@ -181,6 +192,9 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 			queue := slices.Clone(s.Claims(p.role))
 			queue[0].HoldDown, queue[0].Expired = at.index, how == endsExpired
 			fx.claim(p.ref)
+			if name, ok := strings.CutPrefix(p.role, keyspace.RolePrefix); ok {
+				fx.report(News{Kind: event.RoleHeldDown, Index: at.index, Node: p.ref.Node, Role: name, Cause: how.cause()})
+			}
 			s.setQueue(p.role, queue)
 		}
 	}
@@ -260,6 +274,7 @@ func (c ClaimRole) apply(s *State, e entry) Code {
 	if len(queue) == 0 {
 		mine.grant(moment{index: e.index, time: e.Time})
 		e.fx.claim(mine.Ref)
+		e.fx.moved(News{Index: e.index, Node: e.Node}, c.Role)
 		out = CodeOK
 	}
 	s.setQueue(c.Role, append(slices.Clip(queue), mine))
@@ -288,7 +303,7 @@ func decodeReleaseRole(d *codec.Decoder) Change {
 }
 
 func (c ReleaseRole) apply(s *State, e entry) Code {
-	out := s.release(moment{index: e.index, time: e.Time}, c.Role, Ref{e.Node, e.Session, c.Claim}, e.fx)
+	out := s.release(moment{index: e.index, time: e.Time, cause: "its holder gave it up"}, c.Role, Ref{e.Node, e.Session, c.Claim}, e.fx)
 	if out == CodeNotHeld {
 		s.forestall(e.Node, e.Session, Answer{Seq: c.Claim, Index: e.index, Code: CodeNotHeld})
 	}
@@ -389,7 +404,7 @@ func decodeExpireHoldDown(d *codec.Decoder) Change {
 
 func (c ExpireHoldDown) apply(s *State, e entry) Code {
 	if queue := s.Claims(c.Role); len(queue) > 0 && queue[0].HoldDown != 0 && queue[0].HoldDown == c.Began {
-		s.release(moment{e.index, e.Time, c.After}, c.Role, queue[0].Ref, e.fx)
+		s.release(moment{e.index, e.Time, c.After, "the hold-down of its last holder has ended"}, c.Role, queue[0].Ref, e.fx)
 	}
 	return CodeOK
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"slices"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
@@ -23,13 +24,14 @@ func (s *State) IsClean(m Member) bool { return m.Clean >= s.Seals.Since }
 
 // rewrap replaces the keyring by another one with the same active key. It does nothing if wrapped
 // is not that keyring, or opens with other secrets than those.
-func (s *State) rewrap(keys *seal.Keyring, wrapped []byte, secrets []seal.KeyID, e entry) Code {
+func (s *State) rewrap(keys *seal.Keyring, wrapped []byte, secrets []seal.KeyID, cause string, e entry) Code {
 	have, err := seal.SecretsOf(wrapped)
 	if err != nil || !sameIDs(have, secrets) || !keys.IsIn(wrapped) {
 		return CodeChanged
 	}
 	s.Keys, s.Wrapped, s.Seals.Since = keys, wrapped, e.index
 	e.fx.seals()
+	e.fx.report(News{Kind: event.KeysReplaced, Index: e.index, Cause: cause})
 	return CodeOK
 }
 
@@ -71,7 +73,7 @@ func (c AcceptSecret) apply(s *State, e entry) Code {
 	case len(s.Behind(func(m Member) bool { return m.HasSecret(c.Secret) && s.IsClean(m) })) > 0:
 		return CodeUnready
 	}
-	code := s.rewrap(s.Keys, c.Wrapped, append(without(s.Secrets(), c.Secret), c.Secret), e)
+	code := s.rewrap(s.Keys, c.Wrapped, append(without(s.Secrets(), c.Secret), c.Secret), "every node accepts the new secret", e)
 	if code == CodeOK {
 		s.Seals.Rotation = Rotation{To: c.Secret}
 	}
@@ -100,6 +102,7 @@ func (c UseSecret) apply(s *State, e entry) Code {
 	}
 	s.Seals.Rotation.Used = true
 	e.fx.seals()
+	e.fx.report(News{Kind: event.KeysReplaced, Index: e.index, Cause: "every node proves itself with the new secret"})
 	return CodeOK
 }
 
@@ -132,7 +135,7 @@ func (c DropSecrets) apply(s *State, e entry) Code {
 		return CodeUnready
 	}
 	others := without(s.Secrets(), c.Secret)
-	code := s.rewrap(s.Keys, c.Wrapped, []seal.KeyID{c.Secret}, e)
+	code := s.rewrap(s.Keys, c.Wrapped, []seal.KeyID{c.Secret}, "only the new secret is accepted", e)
 	if code == CodeOK {
 		s.Seals.Rotation = Rotation{}
 		s.Seals.Dropped = remembered(s.Seals.Dropped, others...)
@@ -184,6 +187,7 @@ func (c RotateKeys) apply(s *State, e entry) Code {
 		}
 	}
 	e.fx.seals()
+	e.fx.report(News{Kind: event.KeysReplaced, Index: e.index, Cause: "a new data key seals from now on"})
 	return CodeOK
 }
 
@@ -208,7 +212,7 @@ func (c ForgetKeys) apply(s *State, e entry) Code {
 		return CodeUnready
 	}
 	old := s.Keys.IDs()[1:]
-	code := s.rewrap(s.Keys.Forget(), c.Wrapped, s.Secrets(), e)
+	code := s.rewrap(s.Keys.Forget(), c.Wrapped, s.Secrets(), "the former data key is forgotten", e)
 	if code == CodeOK {
 		s.Seals.Forgotten = remembered(s.Seals.Forgotten, old...)
 	}

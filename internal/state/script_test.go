@@ -265,6 +265,9 @@ func (m *machine) run(c Command) string {
 	for _, k := range fx.Keys {
 		out += "; " + k
 	}
+	for _, n := range fx.News {
+		out += "\n" + describeNews(n)
+	}
 	return out + describeItems(fx)
 }
 
@@ -276,7 +279,11 @@ func (m *machine) configure(c *script.Command) string {
 	}
 	var fx Effects
 	m.install(m.s.Configure(m.s.Index+1, servers, voters, &fx))
-	return fmt.Sprintf("entry %d: servers %v, voters %v", m.s.Index, m.s.Servers, m.s.Voters)
+	out := fmt.Sprintf("entry %d: servers %v, voters %v", m.s.Index, m.s.Servers, m.s.Voters)
+	for _, n := range fx.News {
+		out += "\n" + describeNews(n)
+	}
+	return out
 }
 
 // open NODE: its process asks for a session, in place of the one that the state has.

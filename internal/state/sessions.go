@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
@@ -134,6 +135,7 @@ func (s *State) endSession(at moment, node string, number uint64, how ending, fx
 		s.processes, _, _ = s.processes.Insert([]byte(node), p)
 	}
 	fx.session()
+	fx.report(News{Kind: event.SessionEnded, Index: at.index, Node: node, Cause: how.cause(), Outage: at.outage})
 	s.releaseAll(at, node, number, how, fx)
 	deleteOwned(s, at.index, node, fx)
 }
@@ -146,6 +148,11 @@ func (s *State) suspect(node string, number, before, after uint64, fx *Effects) 
 		next.Suspect = after
 		s.Sessions, _, _ = s.Sessions.Insert([]byte(node), &next)
 		fx.session()
+		if after != 0 {
+			fx.report(News{Kind: event.SessionSuspected, Index: s.Index, Node: node})
+		} else {
+			fx.report(News{Kind: event.SessionCleared, Index: s.Index, Node: node})
+		}
 	}
 }
 
@@ -217,6 +224,7 @@ func (c OpenSession) apply(s *State, e entry) Code {
 		Incarnation: c.Incarnation, Addr: c.Addr, Opened: e.index, Time: e.Time, stored: s.Stored(e.Node),
 	})
 	e.fx.session()
+	e.fx.report(News{Kind: event.SessionOpened, Index: e.index, Node: e.Node})
 	return CodeOK
 }
 
@@ -316,7 +324,7 @@ func (c EndSession) apply(s *State, e entry) Code {
 		return CodeOK
 	}
 	if c.Suspicion == ses.Suspect && c.Voters == s.Elected {
-		s.endSession(moment{e.index, e.Time, c.Silent}, c.Node, c.Number, endsExpired, e.fx)
+		s.endSession(moment{index: e.index, time: e.Time, outage: c.Silent}, c.Node, c.Number, endsExpired, e.fx)
 	}
 	return CodeOK
 }

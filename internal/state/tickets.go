@@ -1,6 +1,9 @@
 package state
 
-import "github.com/flotilla-ha/flotilla/internal/codec"
+import (
+	"github.com/flotilla-ha/flotilla/event"
+	"github.com/flotilla-ha/flotilla/internal/codec"
+)
 
 // These are the limits of ticket keys.
 const (
@@ -127,5 +130,6 @@ func decodeDropTickets(d *codec.Decoder) Change { return DropTickets{Key: decode
 func (c DropTickets) apply(s *State, e entry) Code {
 	s.Tickets = &TicketKeys{Index: e.index, Time: e.Time, Next: c.Key}
 	e.fx.ticket(true)
+	e.fx.report(News{Kind: event.TicketsDropped, Index: e.index})
 	return CodeOK
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
@@ -99,7 +100,7 @@ func decodeRaiseVersion(d *codec.Decoder) Change {
 	return c
 }
 
-func (c RaiseVersion) apply(s *State, _ entry) Code {
+func (c RaiseVersion) apply(s *State, e entry) Code {
 	if c.To != s.Version+1 {
 		return CodeChanged
 	}
@@ -114,5 +115,6 @@ func (c RaiseVersion) apply(s *State, _ entry) Code {
 		}
 	}
 	s.Version = c.To
+	e.fx.report(News{Kind: event.VersionRaised, Index: e.index})
 	return CodeOK
 }
