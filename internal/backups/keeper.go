@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
@@ -158,13 +159,13 @@ func (k *Keeper) attempt(ctx context.Context) {
 		k.failure.Store(&why)
 		k.pause = min(max(2*k.pause, firstTry), laterTry)
 		k.notUntil = time.Now().Add(k.pause)
-		k.cfg.Log.Error("no backup was made; it is tried again", "in", k.pause, "err", err)
+		k.cfg.Log.Error("no backup was made; it is tried again", "event", event.BackupFailed, "in", k.pause, "err", err)
 		return
 	}
 	k.failure.Store(nil)
 	k.pause = 0
 	k.notUntil = time.Now().Add(min(max(shortest, share*took), longest))
-	k.cfg.Log.Info("a backup was made and verified", "name", v.Name, "entry", v.Index, "bytes", v.Size, "took", took)
+	k.cfg.Log.Info("a backup was made and verified", "event", event.BackupMade, "name", v.Name, "entry", v.Index, "bytes", v.Size, "took", took)
 	known := k.apart
 	for _, v := range k.unread {
 		known.failed = append(known.failed, v.Name)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/event"
 )
 
 const (
@@ -82,6 +84,38 @@ func (c *Clocks) Observe(peer string, wall, from time.Time) {
 	p.wall, p.from, p.to = wall, from, time.Now()
 }
 
+// Narrow says that what a peer's wall clock said in an answer to a question was read by then. The
+// question is known by when it was sent, which is the time from of its Observe.
+func (c *Clocks) Narrow(peer string, from, by time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.peers[peer]; p != nil && p.from.Equal(from) && !by.Before(from) && by.Before(p.to) {
+		p.to = by
+	}
+}
+
+// Measured is what this node knows of a peer's clock.
+type Measured struct {
+	Peer   string        // its node ID
+	Ahead  time.Duration // of this node's clock
+	Within time.Duration // by how much Ahead may be wrong
+}
+
+// Measured returns what this node knows of the clocks of its peers, in the order of their IDs.
+func (c *Clocks) Measured() (all []Measured) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, peer := range slices.Sorted(maps.Keys(c.peers)) {
+		if p := c.peers[peer]; peer != authority && fresh(peer, p, now) {
+			low, high := c.bounds(p, now)
+			high += time.Millisecond // peers say whole milliseconds
+			all = append(all, Measured{peer, low + (high-low)/2, (high - low) / 2})
+		}
+	}
+	return all
+}
+
 // name returns the name of a peer for people.
 func (c *Clocks) name(peer string) string {
 	if peer == authority {
@@ -99,9 +133,7 @@ func (c *Clocks) ObserveAuthority(date time.Time) {
 // ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest
 // difference that agrees with the observation.
 func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
-	own := now.Round(0).Add(c.Ahead())
-	low := p.wall.Add(now.Sub(p.to)).Sub(own)
-	high := p.wall.Add(now.Sub(p.from)).Sub(own)
+	low, high := c.bounds(p, now)
 	switch {
 	case low > 0:
 		return low
@@ -109,6 +141,12 @@ func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 		return high
 	}
 	return 0
+}
+
+// bounds returns between what a peer's clock is ahead of this node's.
+func (c *Clocks) bounds(p *peerClock, now time.Time) (low, high time.Duration) {
+	own := now.Round(0).Add(c.Ahead())
+	return p.wall.Add(now.Sub(p.to)).Sub(own), p.wall.Add(now.Sub(p.from)).Sub(own)
 }
 
 // fresh reports whether an observation still counts.
@@ -191,11 +229,11 @@ func (c *Clocks) Look() {
 	switch err := c.wrong(MaxOffset, now); {
 	case err != nil && now.Sub(c.logged) >= complainEvery:
 		c.logged = now
-		c.Log.Error("the clock of this node cannot be relied on", "error", err)
+		c.Log.Error("the clock of this node cannot be relied on", "event", event.ClockWrong, "error", err)
 		c.Changed()
 	case err == nil && !c.logged.IsZero():
 		c.logged = time.Time{}
-		c.Log.Info("the clock of this node agrees with most others again")
+		c.Log.Info("the clock of this node agrees with most others again", "event", event.ClockRight)
 		c.Changed()
 	}
 }
@@ -206,7 +244,7 @@ func (c *Clocks) compare(peer string, p *peerClock, now time.Time) {
 	if max(d, -d) <= Tolerance {
 		if p.shown != 0 {
 			p.shown, p.logged = 0, time.Time{}
-			c.Log.Info("a clock agrees with this node's again", "peer", c.name(peer))
+			c.Log.Info("a clock agrees with this node's again", "event", event.ClockRight, "peer", c.name(peer))
 			c.Changed()
 		}
 		return
@@ -217,7 +255,7 @@ func (c *Clocks) compare(peer string, p *peerClock, now time.Time) {
 	}
 	if now.Sub(p.logged) >= complainEvery {
 		p.logged = now
-		c.Log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.name(peer), "ahead", p.shown)
+		c.Log.Warn("a clock differs from this node's; one of them is wrong", "event", event.ClockWrong, "peer", c.name(peer), "ahead", p.shown)
 	}
 }
 

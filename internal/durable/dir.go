@@ -20,6 +20,9 @@ const probeSize = 256 << 10
 // Dir is a data directory, locked by this process. Its methods may be called by any goroutine;
 // those that change one file must not run at the same time for that file.
 type Dir struct {
+	// Meters count on while logs are closed and opened.
+	Meters Meters
+
 	path    string
 	self    *os.File // the directory
 	lock    *os.File

@@ -86,6 +86,7 @@ func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 		OnClose: func(s raftlog.State, stuck bool) { d.known, d.stuck = s, stuck },
 		Fault:   o.Faults.Before,
 		Sys:     o.Faults.System,
+		Synced:  &d.Meters.LogSync,
 		Wrap:    o.wrap,
 	})
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/event"
 )
 
 const (
@@ -189,11 +191,11 @@ func (g *Guard) supervise(life context.Context, p *process, err error) {
 			g.log.Debug("the guard is replaced by one that removes addresses too", "pid", p.pid(), "end", p.result())
 			pause = 0
 		} else if p != nil {
-			g.log.Warn("the guard has died; another is started", "pid", p.pid(), "end", p.result())
+			g.log.Warn("the guard has died; another is started", "event", event.GuardFailed, "pid", p.pid(), "end", p.result())
 		} else if text := err.Error(); text != reported {
 			reported = text
 			g.log.Error("no guard could be started; "+
-				"until one is, what a dead program held moves when its lease ends, and not at once", "err", err)
+				"until one is, what a dead program held moves when its lease ends, and not at once", "event", event.GuardFailed, "err", err)
 		}
 		if time.Since(born) > longLife {
 			pause = 0

@@ -370,7 +370,9 @@ func (n *testNode) Send(to string, b []byte) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	for d := range decode(b) {
-		n.sent[to] = append(n.sent[to], describe(d))
+		if _, ok := d.(Kept); !ok { // no lease depends on it
+			n.sent[to] = append(n.sent[to], describe(d))
+		}
 	}
 	if n.c.down[n.name+" "+to] {
 		return

@@ -13,6 +13,7 @@ const (
 	kindExpired = 3
 	kindEnded   = 4
 	kindLeaving = 5
+	kindKept    = 6
 )
 
 // Renew asks a voter to grant the sender's session a lease.
@@ -41,6 +42,14 @@ type Ended struct {
 // Leaving says whether the sender is shutting down.
 type Leaving struct {
 	Leaving bool // false: not any more
+}
+
+// Kept says how long the sender has kept a Grant before it sent it. So the receiver knows how long
+// the way is, and no lease depends on it. It is the last of the datagrams that travel together: an
+// older version takes none that follow it.
+type Kept struct {
+	Sent uint64 // that of the Renew, and of the Grant
+	For  uint64 // nanoseconds since the Renew came
 }
 
 // Suspicion is one suspicion of a session.
@@ -100,6 +109,14 @@ func (d Leaving) encode(e *codec.Encoder) {
 
 func decodeLeaving(d *codec.Decoder) Leaving { return Leaving{Leaving: d.Bool()} }
 
+func (d Kept) encode(e *codec.Encoder) {
+	e.Byte(kindKept)
+	e.Uint(d.Sent)
+	e.Uint(d.For)
+}
+
+func decodeKept(d *codec.Decoder) Kept { return Kept{Sent: d.Uint(), For: d.Uint()} }
+
 // encode puts datagrams together, in this order.
 func encode(all ...datagram) []byte {
 	var e codec.Encoder
@@ -126,6 +143,8 @@ func decode(b []byte) iter.Seq[datagram] {
 				next = decodeEnded(&d)
 			case kindLeaving:
 				next = decodeLeaving(&d)
+			case kindKept:
+				next = decodeKept(&d)
 			}
 			if next == nil || d.Bad || !yield(next) {
 				return

@@ -15,6 +15,7 @@ func datagrams() []datagram {
 		Expired{Suspicion{SessionID{Node: "a", Number: 7}, 9}},
 		Ended{Session: 7},
 		Leaving{Leaving: true},
+		Kept{Sent: 1 << 40, For: 1 << 20},
 	}
 }
 

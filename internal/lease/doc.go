@@ -26,7 +26,9 @@
 // Several times per lease the Manager of each node sends a Renew to all voters, its own node
 // included. A voter answers with a Grant, which binds it for a little more than the length of a
 // lease, by its own clock. With grants of a majority the lease lasts until a little less than its
-// length after the Renew was sent (types own and held).
+// length after the Renew was sent (types own and held). A Grant that is not urgent waits until its
+// voter sends to that node anyway, and a Kept says for how long it has waited. From that come the
+// round-trip times, and no lease depends on it.
 //
 // A voter that has applied a suspicion grants that session nothing more. When its last grant has
 // expired it says so to the leader with an Expired. A voter that has just started grants nothing

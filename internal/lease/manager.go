@@ -2,10 +2,12 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
@@ -17,11 +19,15 @@ type Manager struct {
 	// Renewed is notified when the lease has grown, or is lost.
 	Renewed notify.Signal
 
+	// Meters count what the Manager does.
+	Meters Meters
+
 	cfg      Config
 	own      *own
 	voter    *voter
 	detector *detector
 	follower *follower
+	trips    trips
 	poke     chan struct{}
 
 	current    atomic.Bool  // see MarkCurrent
@@ -76,11 +82,21 @@ func (m *Manager) Lose(cause error) (session uint64) {
 	if session == 0 {
 		return 0
 	}
+	if !end.IsZero() && !m.cfg.Life.Leaving.Load() && !errors.Is(cause, errs.ErrClosed) {
+		m.Meters.Lost.Inc()
+	}
 	m.cfg.OnLost(session, end, cause)
 	close(lost) // another session may begin from now on
 	m.cfg.Life.Changed.Notify()
 	m.Renewed.Notify()
 	return session
+}
+
+// LoseEnded gives the lease up because the cluster has ended the session.
+func (m *Manager) LoseEnded() {
+	if session := m.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost)); session != 0 {
+		m.cfg.Log.Info("the lease is lost: the cluster has ended the session", "event", event.LeaseLost, "session", session)
+	}
 }
 
 // Valid reports whether this node has a lease that may be relied on. The clock decides, at the
@@ -190,12 +206,12 @@ func (m *Manager) OnDatagram(peer string, datagrams []byte) {
 	for d := range decode(datagrams) {
 		switch d := d.(type) {
 		case Renew:
-			m.answer(request{peer, d})
+			m.answer(request{node: peer, Renew: d})
 		case Grant:
 			m.onGrant(peer, d)
 		case Ended:
 			if m.own.holds(d.Session) {
-				m.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost))
+				m.LoseEnded()
 			}
 		case Expired:
 			m.detector.observe(peer, d.Suspicion)
@@ -203,6 +219,8 @@ func (m *Manager) OnDatagram(peer string, datagrams []byte) {
 			if m.cfg.Peers.SetLeaving(peer, d.Leaving) {
 				m.cfg.Life.Changed.Notify()
 			}
+		case Kept:
+			m.onKept(peer, d)
 		}
 	}
 }
@@ -222,11 +240,12 @@ func (m *Manager) onGrant(voter string, g Grant) {
 
 // granted counts a voter's grant for a request that was sent at that time.
 func (m *Manager) granted(voter string, session uint64, sent time.Time) {
-	longer, first := m.own.granted(voter, session, sent)
+	took, longer, first := m.own.granted(voter, session, sent)
 	if first {
 		m.Wake() // the time to give it up is known now
 	}
 	if longer {
+		m.Meters.Renew.Observe(took)
 		m.Renewed.Notify()
 	}
 }
@@ -234,7 +253,9 @@ func (m *Manager) granted(voter string, session uint64, sent time.Time) {
 // answer answers a request.
 func (m *Manager) answer(r request) {
 	d, wake := m.voter.answer(r)
-	if d != nil {
+	if g, ok := d.(Grant); ok && !r.late {
+		m.send(r.node, g, Kept{Sent: g.Sent})
+	} else if d != nil {
 		m.send(r.node, d)
 	}
 	if wake {

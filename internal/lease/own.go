@@ -62,21 +62,22 @@ func (o *own) lose() (session uint64, end time.Time, lost chan struct{}) {
 	return session, o.leaseEnd, o.lost
 }
 
-// granted counts a voter's grant. It reports whether the lease has grown, and whether it is there
-// for the first time. It looks at the voters under the lock, so that no grant that came after a
-// change of the voters is counted for those before it.
-func (o *own) granted(voter string, session uint64, sent time.Time) (longer, first bool) {
+// granted counts a voter's grant. It reports whether the lease has grown, how long after the
+// request that a majority has granted by now, and whether it is there for the first time. It looks
+// at the voters under the lock, so that no grant that came after a change of the voters is counted
+// for those before it.
+func (o *own) granted(voter string, session uint64, sent time.Time) (took time.Duration, longer, first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.held.observe(voter, session, sent)
 	end := o.held.end(o.store.State().Voters)
 	if o.held.session == 0 || !end.After(o.leaseEnd) {
-		return false, false
+		return 0, false, false
 	}
 	first = o.leaseEnd.IsZero()
 	o.leaseEnd = end
 	o.useBy.Store(int64(end.Add(-o.margin()).Sub(o.started)))
-	return true, first
+	return time.Since(end) + o.held.length, true, first
 }
 
 // due returns the session that has or wants a lease, and when the lease must be given up unless it

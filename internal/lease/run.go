@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
@@ -68,16 +69,16 @@ func (m *Manager) checkOwn(now time.Time) (session uint64, loss time.Time) {
 	if loss.IsZero() || now.Before(loss) {
 		return session, loss
 	}
-	m.cfg.Log.Warn("the lease has expired: no majority of the voters has renewed it", "session", session)
+	m.cfg.Log.Warn("the lease has expired: no majority of the voters has renewed it", "event", event.LeaseLost, "session", session)
 	m.Lose(fmt.Errorf("%w: the node's lease has expired", errs.ErrLost))
 	return 0, time.Time{}
 }
 
 // renew asks all voters for grants, and sends the grants that this node owes to others.
 func (m *Manager) renew(now time.Time, session uint64) {
-	out := make(map[string][]datagram)
-	for id, g := range m.voter.takeOwed() {
-		out[id] = append(out[id], g)
+	out, granted := make(map[string][]datagram), m.voter.takeOwed()
+	for id, g := range granted {
+		out[id] = append(out[id], g.Grant)
 	}
 	stalled := m.cfg.Replica.Stalled() || m.cfg.Life.Setback.Load() != nil
 	if session != 0 && !stalled { // else writers would wait for a node whose disk does not work
@@ -91,6 +92,9 @@ func (m *Manager) renew(now time.Time, session uint64) {
 		}
 	}
 	for id, d := range out {
+		if g := granted[id]; !g.since.IsZero() {
+			d = append(d, Kept{Sent: g.Sent, For: uint64(time.Since(g.since))})
+		}
 		m.send(id, d...)
 	}
 	if term := m.cfg.Term(); term != nil {

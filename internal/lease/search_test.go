@@ -195,7 +195,7 @@ func (m *leaseModel) holder(w *leaseWorld) *held {
 }
 
 // next calls to with every state that may come next, and with what has happened.
-func (m *leaseModel) next(w leaseWorld, to func(event, leaseWorld)) {
+func (m *leaseModel) next(w leaseWorld, to func(move, leaseWorld)) {
 	m.timePasses(w, to)
 	for i := range w.voters {
 		m.voterActs(w, i, to)
@@ -207,7 +207,7 @@ func (m *leaseModel) next(w leaseWorld, to func(event, leaseWorld)) {
 }
 
 // timePasses lets each clock go at its own rate.
-func (m *leaseModel) timePasses(w leaseWorld, to func(event, leaseWorld)) {
+func (m *leaseModel) timePasses(w leaseWorld, to func(move, leaseWorld)) {
 	for _, x := range m.rates {
 		for _, one := range m.ratesOf(w.voters[1]) {
 			for _, two := range m.ratesOf(w.voters[2]) {
@@ -221,7 +221,7 @@ func (m *leaseModel) timePasses(w leaseWorld, to func(event, leaseWorld)) {
 						v.granted++
 					}
 				}
-				to(event{what: "time passes; the clocks advance by %d, %d and %d", args: [3]int16{x, one, two}}, n)
+				to(move{what: "time passes; the clocks advance by %d, %d and %d", args: [3]int16{x, one, two}}, n)
 			}
 		}
 	}
@@ -236,7 +236,7 @@ func (m *leaseModel) ratesOf(v leaseVoter) []int16 {
 }
 
 // voterActs lets a voter answer renewals, apply an entry, report, or restart.
-func (m *leaseModel) voterActs(w leaseWorld, i int, to func(event, leaseWorld)) {
+func (m *leaseModel) voterActs(w leaseWorld, i int, to func(move, leaseWorld)) {
 	v := w.voters[i]
 	suspicion, ended := m.after(&w, v.applied)
 	if !ended && (suspicion == 0 || m.broken.grantSuspects) && (v.behind == 0 || m.broken.blind) {
@@ -252,7 +252,7 @@ func (m *leaseModel) voterActs(w leaseWorld, i int, to func(event, leaseWorld)) 
 			} else {
 				v.answers |= 1 << moment
 			}
-			to(event{what: "voter %d grants a lease; the renewal was sent %d before", args: [3]int16{int16(i), ago}}, n)
+			to(move{what: "voter %d grants a lease; the renewal was sent %d before", args: [3]int16{int16(i), ago}}, n)
 		}
 	}
 	if v.applied < w.committed() {
@@ -261,12 +261,12 @@ func (m *leaseModel) voterActs(w leaseWorld, i int, to func(event, leaseWorld)) 
 		if !m.broken.blind {
 			n.voters[i].applied = max(n.voters[i].applied, v.behind) // it does nothing on the way
 		}
-		to(event{what: "voter %d applies the log up to entry %d", args: [3]int16{int16(i), int16(n.voters[i].applied)}}, n)
+		to(move{what: "voter %d applies the log up to entry %d", args: [3]int16{int16(i), int16(n.voters[i].applied)}}, n)
 	}
 	if suspicion != 0 && v.behind == 0 && m.expired(v.bound) {
 		n := w
 		n.voters[i].reported |= 1 << suspicion
-		to(event{what: "voter %d reports that nothing binds it, under suspicion %d", args: [3]int16{int16(i), int16(suspicion)}}, n)
+		to(move{what: "voter %d reports that nothing binds it, under suspicion %d", args: [3]int16{int16(i), int16(suspicion)}}, n)
 	}
 	if i > 0 {
 		n := w
@@ -275,17 +275,17 @@ func (m *leaseModel) voterActs(w leaseWorld, i int, to func(event, leaseWorld)) 
 		if m.broken.hasty {
 			n.voters[i].bound = 0
 		}
-		to(event{what: "voter %d restarts", args: [3]int16{int16(i)}}, n)
+		to(move{what: "voter %d restarts", args: [3]int16{int16(i)}}, n)
 	}
 }
 
 // leaseGrows lets grants arrive.
-func (m *leaseModel) leaseGrows(w leaseWorld, i int, to func(event, leaseWorld)) {
+func (m *leaseModel) leaseGrows(w leaseWorld, i int, to func(move, leaseWorld)) {
 	for moment := range w.ago {
 		if w.voters[i].answers&(1<<moment) != 0 {
 			n := w
 			m.granted(&n, i, uint8(moment))
-			to(event{what: "X gets voter %d's grant for the renewal that was sent %d before", args: [3]int16{int16(i), w.ago[moment]}}, n)
+			to(move{what: "X gets voter %d's grant for the renewal that was sent %d before", args: [3]int16{int16(i), w.ago[moment]}}, n)
 		}
 	}
 }
@@ -301,7 +301,7 @@ func (m *leaseModel) granted(w *leaseWorld, i int, moment uint8) {
 }
 
 // leaderActs commits an entry. One that changes nothing makes no difference to anybody.
-func (m *leaseModel) leaderActs(w leaseWorld, to func(event, leaseWorld)) {
+func (m *leaseModel) leaderActs(w leaseWorld, to func(move, leaseWorld)) {
 	last := w.committed()
 	suspicion, ended := m.after(&w, last)
 	if ended || int(last) == m.entries {
@@ -311,7 +311,7 @@ func (m *leaseModel) leaderActs(w leaseWorld, to func(event, leaseWorld)) {
 		n := w
 		n.log[last] = e
 		if s, ended := m.after(&n, last+1); s != suspicion || ended {
-			to(event{what: what, args: [3]int16{int16(last) + 1, int16(e.of)}}, n)
+			to(move{what: what, args: [3]int16{int16(last) + 1, int16(e.of)}}, n)
 		}
 	}
 	commit("entry %d is committed: suspect", leaseEntry{what: suspect})

@@ -96,7 +96,7 @@ func (m *votersModel) count(w *votersWorld) {
 	}
 }
 
-func (m *votersModel) next(w votersWorld, to func(event, votersWorld)) {
+func (m *votersModel) next(w votersWorld, to func(move, votersWorld)) {
 	m.timePasses(w, 0, nil, to)
 	for i := range w.members {
 		m.memberActs(w, i, to)
@@ -106,7 +106,7 @@ func (m *votersModel) next(w votersWorld, to func(event, votersWorld)) {
 }
 
 // timePasses lets each clock go at its own rate, X's first and the leader's last.
-func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(event, votersWorld)) {
+func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(move, votersWorld)) {
 	switch {
 	case i > len(w.members):
 		n := w
@@ -120,7 +120,7 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 			}
 		}
 		n.wait = max(0, w.wait-rates[len(w.members)])
-		to(event{what: "time passes; X's clock advances by %d", args: [3]int16{rates[0]}}, n)
+		to(move{what: "time passes; X's clock advances by %d", args: [3]int16{rates[0]}}, n)
 	case i > 0 && i < len(w.members) && w.members[i].bound == 0, i == len(w.members) && w.wait == 0:
 		m.timePasses(w, i+1, append(rates, m.rates[0]), to) // it waits for nothing
 	default:
@@ -132,7 +132,7 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 
 // memberActs lets a member answer a renewal, apply the suspicion, or report, and X's node apply a
 // configuration.
-func (m *votersModel) memberActs(w votersWorld, i int, to func(event, votersWorld)) {
+func (m *votersModel) memberActs(w votersWorld, i int, to func(move, votersWorld)) {
 	v := &w.members[i]
 	for moment, ago := range w.ago {
 		if v.done >= hasApplied || moment > 0 && (ago == 0 || i == 0) {
@@ -145,16 +145,16 @@ func (m *votersModel) memberActs(w votersWorld, i int, to func(event, votersWorl
 			v.granted = uint8(moment) + 1
 		}
 		m.count(&n)
-		to(event{what: "member %d grants a lease, and X gets the grant; the renewal was sent %d before", args: [3]int16{int16(i), ago}}, n)
+		to(move{what: "member %d grants a lease, and X gets the grant; the renewal was sent %d before", args: [3]int16{int16(i), ago}}, n)
 	}
 	n := w
 	switch {
 	case w.detected >= isSuspected && v.done == 0:
 		n.members[i].done = hasApplied
-		to(event{what: "member %d applies the suspicion", args: [3]int16{int16(i)}}, n)
+		to(move{what: "member %d applies the suspicion", args: [3]int16{int16(i)}}, n)
 	case v.done == hasApplied && m.expired(v.bound):
 		n.members[i].done = hasReported
-		to(event{what: "member %d reports that nothing binds it", args: [3]int16{int16(i)}}, n)
+		to(move{what: "member %d reports that nothing binds it", args: [3]int16{int16(i)}}, n)
 	}
 	if i == 0 && w.confs > 1 {
 		n := w
@@ -166,12 +166,12 @@ func (m *votersModel) memberActs(w votersWorld, i int, to func(event, votersWorl
 			n.wait = int16(m.grant)
 		}
 		m.count(&n)
-		to(event{what: "X applies the next configuration, of %d voters", args: [3]int16{int16(len(m.voters(&n, 0)))}}, n)
+		to(move{what: "X applies the next configuration, of %d voters", args: [3]int16{int16(len(m.voters(&n, 0)))}}, n)
 	}
 }
 
 // configures lets a leader make a voter of another member, or take the vote from one.
-func (m *votersModel) configures(w votersWorld, to func(event, votersWorld)) {
+func (m *votersModel) configures(w votersWorld, to func(move, votersWorld)) {
 	allowed := (w.confs == 1 || m.broken.unapplied) && (w.wait == 0 || m.broken.hasty)
 	if w.detected == isEnded || w.confs == 3 || !allowed && w.also == 0 {
 		return
@@ -195,13 +195,13 @@ func (m *votersModel) configures(w votersWorld, to func(event, votersWorld)) {
 			what = "a configuration is committed in which member %d does not vote, but %d others"
 		}
 		if voters := len(m.voters(&n, w.confs)); voters >= m.least && voters <= m.most {
-			to(event{what: what, args: [3]int16{int16(i), int16(voters)}}, n)
+			to(move{what: what, args: [3]int16{int16(i), int16(voters)}}, n)
 		}
 	}
 }
 
 // detects lets a leader suspect X, and end it when a majority has reported.
-func (m *votersModel) detects(w votersWorld, to func(event, votersWorld)) {
+func (m *votersModel) detects(w votersWorld, to func(move, votersWorld)) {
 	voters := m.voters(&w, w.confs-1)
 	reports := 0
 	for i, v := range w.members {
@@ -213,13 +213,13 @@ func (m *votersModel) detects(w votersWorld, to func(event, votersWorld)) {
 	switch {
 	case w.detected == 0:
 		n.detected = isSuspected
-		to(event{what: "X is suspected"}, n)
+		to(move{what: "X is suspected"}, n)
 	case w.detected == isReported, w.detected == isSuspected && reports > len(voters)/2 && !m.broken.late:
 		n.detected = isEnded
-		to(event{what: "X is ended"}, n)
+		to(move{what: "X is ended"}, n)
 	case w.detected == isSuspected && reports > len(voters)/2:
 		n.detected = isReported
-		to(event{what: "a leader finds that a majority has reported"}, n)
+		to(move{what: "a leader finds that a majority has reported"}, n)
 	}
 }
 
@@ -257,7 +257,7 @@ func TestLeaseAcrossVoterChanges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
-	search := func(length, step int16, least, most int, broken brokenChanges) (int, []event) {
+	search := func(length, step int16, least, most int, broken brokenChanges) (int, []move) {
 		m := &votersModel{leaseRules: newLeaseRules(length, step), least: least, most: most, broken: broken}
 		return explore(m, m.first())
 	}

@@ -24,21 +24,28 @@ type voter struct {
 	given    *grants
 	caughtUp bool // with a leader, since the process started: before that it may lack a suspicion
 
-	owed      map[string]Grant // grants that travel with the next datagram to a node
-	postponed []request        // what cannot be answered yet, one of a node
-	renewal   time.Time        // when the next datagrams are sent
+	owed      map[string]owed // grants that travel with the next datagram to a node
+	postponed []request       // what cannot be answered yet, one of a node
+	renewal   time.Time       // when the next datagrams are sent
+}
+
+// owed is a grant that is yet to be sent.
+type owed struct {
+	Grant
+	since time.Time // when the request came; zero: some time before the grant
 }
 
 // request is a Renew, and which node asks.
 type request struct {
 	node string
 	Renew
+	late bool // it could not be answered when it came
 }
 
 func newVoter(cfg *Config, now time.Time) *voter {
 	return &voter{
 		timing: cfg.Timing, life: cfg.Life, store: cfg.Store, clocks: cfg.Clocks,
-		given: newGrants(cfg.Timing.Grant(), now), owed: make(map[string]Grant),
+		given: newGrants(cfg.Timing.Grant(), now), owed: make(map[string]owed),
 	}
 }
 
@@ -81,8 +88,13 @@ func (v *voter) answer(r request) (answer datagram, wake bool) {
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		v.owed[r.node] = g
-		return nil, !time.Now().Before(v.renewal.Add(-v.timing.Renewal() / 2))
+		now := time.Now()
+		o := owed{Grant: g}
+		if !r.late {
+			o.since = now // not before the clock was read
+		}
+		v.owed[r.node] = o
+		return nil, !now.Before(v.renewal.Add(-v.timing.Renewal() / 2))
 	case s.Index >= r.Session && s.Number(r.node) != r.Session:
 		return Ended{Session: r.Session}, false // it may not know, if its clock stood still
 	}
@@ -98,6 +110,7 @@ func (v *voter) postpone(r request) {
 	if v.caughtUp && v.store.State().Index >= r.Session {
 		return
 	}
+	r.late = true
 	v.postponed = append(slices.DeleteFunc(v.postponed, func(old request) bool { return old.node == r.node }), r)
 }
 
@@ -111,12 +124,12 @@ func (v *voter) takePostponed() []request {
 }
 
 // takeOwed returns the grants that are to be sent now, by node.
-func (v *voter) takeOwed() map[string]Grant {
+func (v *voter) takeOwed() map[string]owed {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	owed := v.owed
-	v.owed = make(map[string]Grant)
-	return owed
+	all := v.owed
+	v.owed = make(map[string]owed)
+	return all
 }
 
 // setRenewal says when the next datagrams are sent.

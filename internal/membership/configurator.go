@@ -14,11 +14,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -287,7 +287,7 @@ func mayNotJoin(s *state.State, id string) string {
 	}
 	if v, exposed := s.Exposed(); exposed {
 		return fmt.Sprintf("%s was evicted and knows a secret that the cluster uses still, so no node may join; "+
-			"have that secret replaced first (flotilla evict %s)", v, slogbridge.Short(v.Node))
+			"have that secret replaced first (flotilla evict %s)", v, plaintext.ShortID(v.Node))
 	}
 	return ""
 }

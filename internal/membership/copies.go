@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/peers"
@@ -225,7 +226,7 @@ func (c *Copies) refuse(in *Greeting, no *Refusal) {
 		return
 	}
 	if c.table.Bar(in.Incarnation, errors.New(no.Why)) {
-		c.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		c.log.Warn("a process of a node is refused", "event", event.PeerRefused, "name", in.Name, "node", in.ID, "addr", in.Addr, "why", no.Why)
 		c.replica.Port.Recheck()
 	}
 }

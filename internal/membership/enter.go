@@ -15,10 +15,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -163,7 +163,7 @@ func (e *Entry) tryEnter(ctx context.Context, r *Round) (done bool, err error) {
 	for _, g := range r.Greeted {
 		if g.Cluster != "" && cluster != "" && g.Cluster != cluster {
 			return false, fmt.Errorf("the peers belong to two clusters, %s and %s; give this node the addresses of one",
-				slogbridge.Short(cluster), slogbridge.Short(g.Cluster))
+				plaintext.ShortID(cluster), plaintext.ShortID(g.Cluster))
 		}
 		cluster = max(cluster, g.Cluster)
 	}
@@ -173,7 +173,7 @@ func (e *Entry) tryEnter(ctx context.Context, r *Round) (done bool, err error) {
 		}
 	}
 	if cluster != "" {
-		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", slogbridge.Short(cluster))
+		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", plaintext.ShortID(cluster))
 	}
 	return e.found(ctx, func() (*Proposal, error) { return e.formation.begin(ctx, r) })
 }

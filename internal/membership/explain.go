@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -36,7 +36,7 @@ func Explain(err error) string {
 	case errors.As(err, &secret):
 		return fmt.Sprintf("it has another cluster secret (its key ID %v, ours %v)", secret.Have, secret.Want)
 	case errors.As(err, &node):
-		return fmt.Sprintf("another node, %s, answers there", slogbridge.Short(node.Got))
+		return fmt.Sprintf("another node, %s, answers there", plaintext.ShortID(node.Got))
 	case errors.As(err, &refused):
 		return "it refuses the connection: " + refused.Reason
 	case errors.As(err, &call):

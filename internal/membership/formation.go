@@ -12,9 +12,9 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -301,7 +301,7 @@ func (f *formation) called(r *Round, id string) string {
 		m = f.table.All()[id]
 	}
 	if m.Addr == "" {
-		return slogbridge.Short(id)
+		return plaintext.ShortID(id)
 	}
 	return fmt.Sprintf("%s (%s)", m.Name, m.Addr)
 }

@@ -10,17 +10,18 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -138,7 +139,7 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	}
 	if out.Refused = g.outgrown(&in); out.Refused != nil {
 		if g.table.IsNews(in.ID, in.progress()) {
-			g.log.Warn("a node is refused: "+out.Refused.Why, "node", in.ID, "name", in.Name, "addr", in.Addr)
+			g.log.Warn("a node is refused: "+out.Refused.Why, "event", event.PeerRefused, "name", in.Name, "node", in.ID, "addr", in.Addr)
 		}
 		return out, nil
 	}
@@ -150,7 +151,7 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	if why := in.Settings.unsafe(out.Settings); why != "" && g.leases.IsReady() {
 		out.Refused = &Refusal{refusedSettings, why}
 		if news {
-			g.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)
+			g.log.Warn("a node is refused: "+why, "event", event.PeerRefused, "name", in.Name, "node", in.ID, "addr", in.Addr)
 		}
 	}
 	if g.table.IsNews(in.ID, in.progress()) {
@@ -171,8 +172,8 @@ func (g *Greetings) notOfThisCluster(ctx context.Context, in, own *Greeting) *Re
 	case in.Cluster == "":
 		return nil
 	case own.Cluster != "" && in.Cluster != own.Cluster:
-		return &Refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) +
-			", and the node at " + g.self.Addr + " to " + slogbridge.Short(own.Cluster) + "; give it the right directory, or other peers"}
+		return &Refusal{refusedForeign, "its directory belongs to the cluster " + plaintext.ShortID(in.Cluster) +
+			", and the node at " + g.self.Addr + " to " + plaintext.ShortID(own.Cluster) + "; give it the right directory, or other peers"}
 	case own.Cluster != "" && in.ClusterIncarnation != own.ClusterIncarnation:
 		return g.refuseOther(in)
 	case in.Last > 0 && g.hasRemoved(in.ID) && g.leads(ctx):

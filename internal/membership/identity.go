@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -131,7 +131,7 @@ func (f *IdentityFile) reserve(cluster string, incarnation uint64) error {
 	defer f.saving.Unlock()
 	next := f.Identity()
 	if f := next.Formation; f != nil && f.Cluster != cluster {
-		return fmt.Errorf("this node has promised itself to the cluster that %s proposes", slogbridge.Short(f.Proposer))
+		return fmt.Errorf("this node has promised itself to the cluster that %s proposes", plaintext.ShortID(f.Proposer))
 	}
 	next.Cluster, next.Incarnation = cluster, incarnation
 	f.current.Store(&next)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // A cluster that is restored from a backup, or recovered from one survivor, keeps its identity and
@@ -51,13 +51,13 @@ func (g *Greetings) refuseOther(in *Greeting) *Refusal {
 		return &Refusal{refusedOutdated, "it takes part no more, because its cluster was restored or recovered since"}
 	}
 	no := &Refusal{refusedTwice, fmt.Sprintf("the cluster %s was restored or recovered twice, and this node belongs to the other one of the two; "+
-		"stop the nodes of one of them, and empty their directories to have them join the other", slogbridge.Short(own.Cluster))}
+		"stop the nodes of one of them, and empty their directories to have them join the other", plaintext.ShortID(own.Cluster))}
 	g.copies.refuse(in, no)
 	return no
 }
 
 func supersededText(cluster string) string {
-	return "the cluster " + slogbridge.Short(cluster) + " was restored or recovered since, and this node does not belong to what became of it"
+	return "the cluster " + plaintext.ShortID(cluster) + " was restored or recovered since, and this node does not belong to what became of it"
 }
 
 // newestIncarnation returns the newest incarnation of the cluster of those who were greeted. The

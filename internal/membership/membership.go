@@ -104,11 +104,13 @@ func (m *Membership) OnlyNewest(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		process := wire.Incarnation(r.Context())
 		if m.Greetings.store.State().Refuses(wire.Peer(r.Context())) && r.URL.Path != rpc.Hello {
+			m.Greetings.replica.Port.Meters.Rejected.Inc(wire.RejectedEvicted)
 			http.Error(w, "the cluster has evicted this node", http.StatusForbidden)
 			return
 		}
 		if process != "" && r.URL.Path != rpc.Hello && r.URL.Path != rpc.Process {
 			if err := m.IsNewest(wire.Peer(r.Context()), process); err != nil {
+				m.Greetings.replica.Port.Meters.Rejected.Inc(wire.RejectedProcess)
 				http.Error(w, err.Error(), http.StatusConflict)
 				return
 			}

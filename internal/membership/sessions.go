@@ -108,7 +108,7 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 			return 0
 		}
 		if s.self.Session(now) != session {
-			s.leases.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost))
+			s.leases.LoseEnded()
 			return 0
 		}
 		if !leased && s.leases.Valid() {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -269,5 +269,5 @@ func (t *Table) NameOf(id string) string {
 	if name := t.Name(id); name != "" {
 		return name
 	}
-	return slogbridge.Short(id)
+	return plaintext.ShortID(id)
 }

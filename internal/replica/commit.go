@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -17,6 +18,7 @@ type committer struct {
 	store  *applied.Store
 	leads  *LeaderState
 	opener *Opener
+	meters *Meters
 }
 
 // ServeApply answers rpc.Apply, with which a member proposes commands.
@@ -70,5 +72,6 @@ func (c *committer) propose(ctx context.Context, l *Leadership, node string, pro
 	if err != nil {
 		return errUnknown
 	}
+	defer observe(&c.meters.ReadersWait, time.Now())
 	return l.Acks.wait(ctx, index)
 }

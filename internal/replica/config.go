@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -64,4 +65,8 @@ type Up struct {
 	Lead      func(l *Leadership)       // does a leader's duties until the end of its term
 	LoseLease func(cause error) uint64  // gives up the lease, and returns the number of its session
 	WakeLease func()                    // has the lease manager evaluate everything now
+
+	// LeaderChanged takes the ID of a leader that this node has just learned of, and for how long it
+	// knew of none before. It must not block.
+	LeaderChanged func(id string, without time.Duration)
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -32,6 +33,7 @@ type DiskCare struct {
 	isMember func() bool
 	rewrite  func() error // writes the identity file again
 	flush    func()       // the disk works: write what it refused before
+	said     string       // why a deleted file could not be written again; belongs to Run
 
 	entered atomic.Bool // raft was started on the log; before that nobody depends on the disk
 }
@@ -67,9 +69,9 @@ func (c *DiskCare) Run(ctx context.Context) {
 		}
 		if c.files.stalled() != hung {
 			if hung = !hung; hung {
-				c.log.Error("the disk hangs: this node renews no lease and leads nobody until the write under way is done; check the disk", "dir", path(c.dir))
+				c.log.Error("the disk hangs: this node renews no lease and leads nobody until the write under way is done; check the disk", "event", event.DiskHangs, "dir", path(c.dir))
 			} else {
-				c.log.Info("the disk hangs no more", "dir", path(c.dir))
+				c.log.Info("the disk hangs no more", "event", event.DiskWorks, "dir", path(c.dir))
 			}
 			c.life.Changed.Notify()
 		}
@@ -106,9 +108,13 @@ func (c *DiskCare) check() {
 	case MayPass(err) && c.entered.Load():
 		c.outage.Interrupt(err)
 	case errors.As(err, &moved) && moved.Missing && !moved.Dir: // there is only the identity yet
-		c.log.Error("a file was deleted under this node; it is written again", "err", err)
-		if err := c.rewrite(); err != nil {
-			c.log.Error("the deleted file cannot be written again", "err", c.outage.Explain(err))
+		failed := c.rewrite()
+		if failed == nil {
+			c.said = ""
+			c.log.Warn("a file was deleted under this node; it is written again", "err", err)
+		} else if text := failed.Error(); text != c.said {
+			c.said = text
+			c.log.Error("a file was deleted under this node and cannot be written again", "file", err, "err", c.outage.Explain(failed))
 		}
 	case MayPass(err): // the next operation of the node needs the disk, and reports it
 	default:
@@ -129,7 +135,7 @@ func (c *DiskCare) mend(ctx context.Context) {
 		// If the setback is another one now, the disk has failed again meanwhile.
 		if err == nil && c.life.Setback.CompareAndSwap(before, nil) {
 			if before != nil {
-				c.log.Info("the disk works again: this node takes part in the cluster", "after", time.Since(began).Round(time.Millisecond))
+				c.log.Info("the disk works again: this node takes part in the cluster", "event", event.DiskWorks, "after", time.Since(began).Round(time.Millisecond))
 			}
 			c.life.Changed.Notify()
 			return

@@ -25,6 +25,7 @@ type duties struct {
 	leads   *LeaderState
 	outage  *Outage
 	deaths  *Deaths
+	leaders *leaders
 
 	clusterID func() string
 	perform   func(*Leadership) // does the other parts' duties until the end of the term
@@ -36,7 +37,10 @@ type duties struct {
 // drop some.
 func (d *duties) watch(ctx context.Context, r *Instance) {
 	woken := make(chan struct{}, 1)
-	observer := raft.NewObserver(nil, false, func(*raft.Observation) bool {
+	observer := raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		if now, ok := o.Data.(raft.LeaderObservation); ok {
+			d.leaders.observe(string(now.LeaderID))
+		}
 		select {
 		case woken <- struct{}{}:
 		default:
@@ -44,7 +48,11 @@ func (d *duties) watch(ctx context.Context, r *Instance) {
 		return false
 	})
 	r.RegisterObserver(observer)
+	defer d.leaders.pause()
 	defer r.DeregisterObserver(observer)
+	if _, id := r.LeaderWithID(); id != "" {
+		d.leaders.observe(string(id))
+	}
 
 	transport := d.group.port.Transport
 	beats := heartbeats{timing: d.timing, log: d.log, group: d.group, raft: r}
@@ -132,7 +140,7 @@ func (d *duties) lead(l *Leadership) {
 	d.leads.Leading.Store(l)
 	d.group.life.Changed.Notify()
 	d.wakeLease()
-	d.log.Debug("this node leads", "term", l.Term)
+	d.log.Info("this node leads", "term", l.Term)
 	defer func() {
 		d.leads.Leading.Store(nil)
 		d.group.life.Changed.Notify()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -30,7 +31,7 @@ func (o *Outage) Fail(err error) {
 	if o.life.Works.Err() != nil {
 		return
 	}
-	o.log.Error("this node can take no part in the cluster any more", "err", err)
+	o.log.Error("this node can take no part in the cluster any more", "event", event.NodeFailed, "err", err)
 	o.loseLease(err) // before others can think that this process is gone
 	o.port.Transport().Stop()
 	o.life.Break(err)
@@ -67,7 +68,7 @@ func (o *Outage) Interrupt(err error) {
 	}
 	o.port.Transport().Stop()
 	if old == nil { // else the disk's care logs it
-		o.log.Error("this node takes no part in the cluster now; it goes on serving what it has in memory, and tries again by itself", "err", explained)
+		o.log.Error("this node takes no part in the cluster now; it goes on serving what it has in memory, and tries again by itself", "event", event.DiskFailed, "err", explained)
 	}
 	o.life.Changed.Notify()
 	o.trouble.Notify()

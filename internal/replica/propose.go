@@ -30,6 +30,7 @@ type Proposer struct {
 	leads  *LeaderState
 	commit *committer
 	opener *Opener
+	meters *Meters
 
 	numbers numbers
 	batches batcher
@@ -63,6 +64,14 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	if ctx.Err() != nil {
 		return 0, state.Answer{}, context.Cause(ctx)
 	}
+	began := time.Now()
+	session, a, err := p.doIn(ctx, c)
+	p.meters.wrote(began, a.Code, err)
+	return session, a, err
+}
+
+// doIn is DoIn for a context that has not ended.
+func (p *Proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errs.ErrNoLeader)
 	defer cancel()
 	ctx, stop := p.life.WhileOpen(ctx)

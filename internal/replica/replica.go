@@ -29,6 +29,7 @@ type Replica struct {
 	Snapshots *Snapshots // when snapshots are taken
 	Port      *wire.Port
 	Dir       *durable.Dir // nil: in memory
+	Meters    *Meters
 
 	timing timing.Timing
 	files  *files
@@ -42,12 +43,13 @@ func New(cfg Config) *Replica {
 	group := &Group{self: cfg.Self, life: cfg.Life, store: cfg.Store, peers: cfg.Peers, port: cfg.Port, isCurrent: cfg.Up.IsCurrent, stalled: f.stalled}
 	leads := &LeaderState{timing: cfg.Timing, group: group}
 	outage := &Outage{log: cfg.Log, life: cfg.Life, group: group, port: cfg.Port, path: path(cfg.Dir), loseLease: cfg.Up.LoseLease, excuse: cfg.Up.Excuse}
+	meters := new(Meters)
 	deaths := &Deaths{given: make(map[state.EndByDeathNotice]int)}
 	chain := &Chain{dir: cfg.Dir, log: cfg.Log, life: cfg.Life, timing: cfg.Timing, store: cfg.Store, fsm: cfg.FSM, peers: cfg.Peers, group: group, outage: outage}
 	run := &Runner{
 		timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, life: cfg.Life, self: cfg.Self, port: cfg.Port, fsm: cfg.FSM, opener: cfg.Opener, files: f, group: group, chain: chain, outage: outage,
 		duties: &duties{
-			timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, store: cfg.Store, group: group, leads: leads, outage: outage, deaths: deaths,
+			timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, store: cfg.Store, group: group, leads: leads, outage: outage, deaths: deaths, leaders: &leaders{meters: meters, changed: cfg.Up.LeaderChanged},
 			clusterID: cfg.Up.ClusterID, perform: cfg.Up.Lead, wakeLease: cfg.Up.WakeLease,
 		},
 	}
@@ -56,19 +58,19 @@ func New(cfg Config) *Replica {
 		isMember: cfg.Up.IsMember, rewrite: cfg.Up.Rewrite, flush: cfg.Up.FlushOwn,
 	}
 	elections := &Elections{timing: cfg.Timing, log: cfg.Log, group: group, leads: leads}
-	commit := &committer{timing: cfg.Timing, store: cfg.Store, leads: leads, opener: cfg.Opener}
+	commit := &committer{timing: cfg.Timing, store: cfg.Store, leads: leads, opener: cfg.Opener, meters: meters}
 	return &Replica{
 		Group: group, LeaderState: leads, Elections: elections, Runner: run, Outage: outage, Chain: chain, committer: commit,
 		ReadIndex: &ReadIndex{timing: cfg.Timing, log: cfg.Log, life: cfg.Life, store: cfg.Store, group: group, leads: leads, chain: chain, outage: outage},
 		Departure: &Departure{timing: cfg.Timing, group: group, leads: leads, elections: elections},
 		Deaths:    deaths,
 		Writes: &Proposer{
-			timing: cfg.Timing, life: cfg.Life, self: cfg.Self, store: cfg.Store, port: cfg.Port, group: group, leads: leads, commit: commit, opener: cfg.Opener,
+			timing: cfg.Timing, life: cfg.Life, self: cfg.Self, store: cfg.Store, port: cfg.Port, group: group, leads: leads, commit: commit, opener: cfg.Opener, meters: meters,
 			batches: batcher{make(chan *attempt)},
 		},
 		Disk:      care,
 		Snapshots: &Snapshots{log: cfg.Log, life: cfg.Life, group: group, files: f, store: cfg.Store, fsm: cfg.FSM, chain: chain, wanted: make(chan struct{}, 1), grown: make(chan struct{}, 1), taking: make(chan struct{}, 1)},
-		Port:      cfg.Port, Dir: cfg.Dir, timing: cfg.Timing, files: f,
+		Port:      cfg.Port, Dir: cfg.Dir, Meters: meters, timing: cfg.Timing, files: f,
 	}
 }
 

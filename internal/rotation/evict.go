@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -194,7 +194,7 @@ func (d *Driver) beginEviction(
 		return d.stepDown(ctx, l)
 	}
 	p := evicting(1, "%s is taken out of the cluster and refused", v)
-	d.cfg.Log.Warn("an operator evicts a node", "node", v.Node, "name", v.Name)
+	d.cfg.Log.Info("an operator evicts a node", "node", v.Node, "name", v.Name)
 	a, err := d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.EvictMember{Node: v.Node}})
 	if err == nil && a.Code == state.CodeOK && slices.Contains(s.Servers, v.Node) {
 		return d.expel(ctx, l, v)
@@ -320,7 +320,7 @@ func (d *Driver) Unended() string {
 	for _, v := range d.cfg.Store.State().Evictions {
 		switch {
 		case v.ShutOut == 0:
-			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, slogbridge.Short(v.Node)))
+			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, plaintext.ShortID(v.Node)))
 		case v.Ended == 0:
 			all = append(all, fmt.Sprintf("%s was evicted, and the leader replaces the certificates that it knows", v))
 		}

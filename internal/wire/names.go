@@ -35,6 +35,12 @@ const (
 	MaxDatagram = datagram.MaxSize
 )
 
+// Reasons for which calls are rejected above a Port, as Meters.Rejected counts them.
+const (
+	RejectedEvicted = peerconn.BadEvicted // the cluster has evicted the caller
+	RejectedProcess = peerconn.BadProcess // another process has the place of the caller's node
+)
+
 // ErrClosed is wrapped by the errors of a Port or Transport that was closed or stopped. It is a
 // net.ErrClosed.
 var ErrClosed = peerconn.ErrClosed

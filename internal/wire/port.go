@@ -24,6 +24,9 @@ import (
 // Port is the open TCP port of a node and all connections of the node to its peers. Its methods may
 // be called from several goroutines at once.
 type Port struct {
+	// Meters count what the Port does.
+	Meters Meters
+
 	cfg       Config
 	callbacks callbacks
 	life      *peerconn.Life
@@ -130,6 +133,7 @@ func (p *Port) start() {
 	})
 	p.rpc = rpc.New(rpc.Config{
 		Dialer:      p.dialer,
+		Rejected:    &p.Meters.Rejected,
 		Life:        p.life,
 		Peers:       p.peers,
 		Handler:     cfg.Handler,
@@ -146,6 +150,7 @@ func (p *Port) start() {
 		Timeout:    cfg.Timeout,
 		Logger:     cfg.Logger,
 		Throttle:   throttle,
+		Rejected:   &p.Meters.Rejected,
 	})
 	p.raft = rafttransport.NewEndpoint(rafttransport.Config{
 		ID:       cfg.ID,
@@ -158,6 +163,7 @@ func (p *Port) start() {
 		Timeout:  cfg.Timeout,
 		Logger:   cfg.Logger,
 		Throttle: throttle,
+		Rejected: &p.Meters.Rejected,
 	})
 	p.acceptor = peerconn.Accept(peerconn.AcceptConfig{
 		Listener:   cfg.Listener,
@@ -170,6 +176,7 @@ func (p *Port) start() {
 		Peers:    p.peers,
 		Logger:   cfg.Logger,
 		Throttle: throttle,
+		Rejected: &p.Meters.Rejected,
 	})
 }
 

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 // ErrGone is returned by ReadAt for a place in a segment that was removed.
@@ -29,6 +31,9 @@ type Options struct {
 	From  uint64   // the first segment
 	Known Position // the journal must reach at least that far
 	Sys   System   // nil: this machine's
+
+	// Synced is told how long each sync of a batch took. Nil: nothing is.
+	Synced *meter.Histogram
 
 	// Largest is the size of the segments that the journal uses in the long run. 0: 8 MiB.
 	Largest int64
@@ -280,8 +285,12 @@ func (j *Journal) append(flags byte, body []byte) error {
 	if err := j.o.Sys.WriteAt(j.cur.file, j.buf, int64(j.at)*sectorSize); err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := j.o.Sys.Sync(j.cur.file); err != nil {
 		return err
+	}
+	if j.o.Synced != nil {
+		j.o.Synced.Observe(time.Since(began))
 	}
 	j.at += len(j.buf) / sectorSize
 	j.end = h.end

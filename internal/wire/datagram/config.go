@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
@@ -14,6 +15,7 @@ type Config struct {
 	Peers    *peerconn.Table    // learns of peers, and says when one is back
 	Logger   *slog.Logger       // gets what goes wrong
 	Throttle *peerconn.Throttle // bounds the lines about one peer
+	Rejected *meter.Counters    // counts connections that broke the rules
 
 	// Timeout bounds a write. The answer to the question whether a peer is there may take a
 	// quarter of it.

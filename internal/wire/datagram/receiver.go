@@ -66,8 +66,11 @@ func (s *receivers) serve(r *receiver) {
 	if r.before != nil {
 		<-r.before // its connection is closed; its datagrams come first
 	}
-	if err := s.read(r); errors.Is(err, errFrame) && s.cfg.Throttle.Pass("datagram "+r.id) {
-		s.cfg.Logger.Warn("closed a connection for datagrams", "peer", r.id, "error", err)
+	if err := s.read(r); errors.Is(err, errFrame) {
+		s.cfg.Rejected.Inc(peerconn.BadProtocol)
+		if s.cfg.Throttle.Pass("datagram " + r.id) {
+			s.cfg.Logger.Warn("closed a connection for datagrams", "peer", r.id, "error", err)
+		}
 	}
 }
 

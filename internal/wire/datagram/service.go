@@ -47,9 +47,9 @@ func (s *Service) sender(id string) *sender {
 // Admit implements peerconn.Service.
 func (s *Service) Admit(peer peertls.Peer) error {
 	if s.cfg.OnDatagram == nil {
-		return errors.New("this node takes no datagrams")
+		return peerconn.Refuse(peerconn.BadProtocol, errors.New("this node takes no datagrams"))
 	}
-	return s.cfg.Fresh(peer.ID, peer.Incarnation)
+	return peerconn.Refuse(peerconn.BadProcess, s.cfg.Fresh(peer.ID, peer.Incarnation))
 }
 
 // Take implements peerconn.Service. It closes the peer's connection before this one. A peer that

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
 
@@ -21,6 +22,7 @@ type AcceptConfig struct {
 	Peers      *Table                    // learns of peers that connect
 	Logger     *slog.Logger              // gets what goes wrong
 	Throttle   *Throttle                 // bounds the lines about one host
+	Rejected   *meter.Counters           // counts what is refused, by the reason
 }
 
 // Acceptor takes the inbound connections of a node and hands them to its services.
@@ -76,7 +78,10 @@ func (a *Acceptor) run() {
 			raw.Close()
 			return
 		}
-		p := a.limiter.enter(c)
+		p, full := a.limiter.enter(c)
+		if full {
+			a.cfg.Rejected.Inc(TooMany)
+		}
 		if !life.Go(func() { a.greet(c, p) }) {
 			a.limiter.leave(p)
 			c.Close()
@@ -89,6 +94,9 @@ func (a *Acceptor) greet(c *Conn, p *pending) {
 	serve, err := a.admit(c)
 	a.limiter.leave(p)
 	if err != nil {
+		if refusal, ok := errors.AsType[*Refusal](err); ok {
+			a.cfg.Rejected.Inc(refusal.Reason)
+		}
 		c.Close()
 		return
 	}
@@ -102,19 +110,18 @@ func (a *Acceptor) admit(c *Conn) (serve func(), err error) {
 	var sni string
 	tc := tls.Server(c.raw, a.cfg.Identities().Server(a.protocols, &sni))
 	if err := tc.Handshake(); err != nil {
-		a.complain(c.raw.RemoteAddr(), sni, err)
-		return nil, err
+		return nil, a.complain(c.raw.RemoteAddr(), sni, err)
 	}
 	state := tc.ConnectionState()
 	peer, err := peertls.PeerOf(state.PeerCertificates[0])
 	if err != nil {
-		return nil, err
+		return nil, Refuse(BadProtocol, err)
 	}
 	protocol := Protocol(state.NegotiatedProtocol)
 	signer, _ := a.cfg.Identities().SignerOf(state.PeerCertificates[0])
 	c.identify(peer, protocol, true, signer)
 	if a.cfg.Identities().Find(signer) == nil {
-		return nil, errDropped
+		return nil, Refuse(BadSecret, errDropped)
 	}
 	c.Conn = tc
 	service, err := a.choose(c, peer, protocol)
@@ -140,30 +147,34 @@ func (a *Acceptor) choose(c *Conn, peer peertls.Peer, protocol Protocol) (Servic
 	service := a.cfg.Services[protocol]
 	switch {
 	case service == nil:
-		return nil, errors.New("no protocol was chosen")
+		return nil, Refuse(BadProtocol, errors.New("no protocol was chosen"))
 	case peer.Notice != nil && protocol != RPC:
-		return nil, errors.New("the bearer of a death notice may only deliver it")
+		return nil, Refuse(BadProtocol, errors.New("the bearer of a death notice may only deliver it"))
 	}
 	if err := service.Admit(peer); err != nil {
 		return nil, err
 	}
 	if !a.cfg.Peers.enter(peer.ID) {
-		return nil, fmt.Errorf("there are %d connections from this node already", MaxPerPeer)
+		return nil, Refuse(TooMany, fmt.Errorf("there are %d connections from this node already", MaxPerPeer))
 	}
 	c.AtClose(func() { a.cfg.Peers.leave(peer.ID) })
 	return service, nil
 }
 
-// complain logs a failed handshake of an inbound connection. Of wrong secrets it says one line a
-// minute for each host.
-func (a *Acceptor) complain(from net.Addr, sni string, err error) {
+// complain logs a failed handshake of an inbound connection, and returns it as a refusal. Of wrong
+// secrets it says one line a minute for each host. What this node has closed itself is no refusal.
+func (a *Acceptor) complain(from net.Addr, sni string, err error) error {
 	kid, ok := peertls.KeyOfServerName(sni)
 	if all := a.cfg.Identities(); ok && all.Find(kid) == nil {
 		if a.cfg.Throttle.Pass("in " + hostOf(from)) {
 			a.cfg.Logger.Warn(fmt.Sprintf("the peer at %v dialled with another cluster secret (its key ID %v, ours %v)",
 				from, kid, all[0].KeyID()))
 		}
-		return
+		return Refuse(BadSecret, err)
 	}
 	a.cfg.Logger.Debug("handshake with a peer failed", "addr", from, "error", err)
+	if errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return Refuse(BadHandshake, err)
 }

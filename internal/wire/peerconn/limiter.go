@@ -25,13 +25,15 @@ type pending struct {
 
 func newLimiter() *limiter { return &limiter{hosts: make(map[string]int)} }
 
-// enter counts c in, and closes another connection if there are too many.
-func (l *limiter) enter(c *Conn) *pending {
-	me := &pending{c: c, host: hostOf(c.raw.RemoteAddr())}
-	if victim := l.add(me); victim != nil {
+// enter counts c in, and closes another connection if there are too many. It reports whether it
+// has.
+func (l *limiter) enter(c *Conn) (me *pending, full bool) {
+	me = &pending{c: c, host: hostOf(c.raw.RemoteAddr())}
+	victim := l.add(me)
+	if victim != nil {
 		victim.c.Close()
 	}
-	return me
+	return me, victim != nil
 }
 
 func (l *limiter) add(me *pending) (victim *pending) {

@@ -36,7 +36,8 @@ func TestLimiter(t *testing.T) {
 		c := set.Track(from{raw, host})
 		n := len(all)
 		c.AtClose(func() { closed[fmt.Sprint(host, " ", n)]++ })
-		all = append(all, l.enter(c))
+		p, _ := l.enter(c)
+		all = append(all, p)
 	}
 	enter("other")
 	for range MaxPendingHost + 1 {

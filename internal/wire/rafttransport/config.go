@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/history"
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
@@ -76,4 +77,5 @@ type Config struct {
 	Timeout  time.Duration      // of a request
 	Logger   *slog.Logger       // gets what was refused
 	Throttle *peerconn.Throttle // bounds the lines about one peer
+	Rejected *meter.Counters    // counts what was refused, by the reason
 }

@@ -69,9 +69,9 @@ func (e *Endpoint) running() *Transport {
 // Admit implements peerconn.Service.
 func (e *Endpoint) Admit(peer peertls.Peer) error {
 	if e.running() == nil {
-		return errors.New("raft is not running here")
+		return peerconn.Refuse(peerconn.NotRunning, errors.New("raft is not running here"))
 	}
-	return e.cfg.Policy.Admit(peer.ID)
+	return peerconn.Refuse(peerconn.BadMember, e.cfg.Policy.Admit(peer.ID))
 }
 
 // Take implements peerconn.Service.

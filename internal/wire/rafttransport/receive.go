@@ -72,27 +72,33 @@ func (t *Transport) pump(peer, incarnation string, rpcs <-chan raft.RPC) {
 		case <-t.done:
 			return
 		}
+		reason := peerconn.BadProtocol
 		term, err := validate(peer, rpc.Command)
 		if err == nil {
+			reason = peerconn.BadMember
 			err = t.cfg.Policy.Admit(peer)
 		}
 		if err == nil {
+			reason = peerconn.BadTerm
 			err = plausible(t.cfg.Node, peer, term)
 		}
 		if err == nil {
+			reason = peerconn.BadLog
 			err = compare(t.cfg.History, peer, rpc.Command)
 		}
 		if err == nil {
+			reason = peerconn.BadProcess
 			err = t.cfg.Policy.Fresh(peer, incarnation)
 		}
 		if err == nil {
+			reason = peerconn.BadElection
 			err = mayLead(t.cfg.Policy, rpc.Command)
 		}
 		if err == nil {
 			err = leads(t.cfg.Node, peer, rpc.Command)
 		}
 		if err != nil {
-			t.refuse(peer, rpc, err)
+			t.refuse(peer, rpc, reason, err)
 			continue
 		}
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
@@ -157,7 +163,8 @@ func (t *Transport) afterApplied(index uint64, to chan<- raft.RPCResponse) chan<
 
 // refuse answers a request with an error. It reads the data of a snapshot first, because its bytes
 // would otherwise be taken for the next request.
-func (t *Transport) refuse(peer string, rpc raft.RPC, err error) {
+func (t *Transport) refuse(peer string, rpc raft.RPC, reason string, err error) {
+	t.cfg.Rejected.Inc(reason)
 	if t.cfg.Throttle.Pass("rpc " + peer) {
 		t.cfg.Logger.Warn("refused an RPC of raft", "peer", peer, "error", err)
 	}

@@ -18,6 +18,7 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.cfg.Life.Leave()
 	if r.ContentLength > MaxRequest {
+		s.cfg.Rejected.Inc(peerconn.TooMany)
 		http.Error(w, fmt.Sprintf("a call has at most %d bytes", MaxRequest), http.StatusRequestEntityTooLarge)
 		return
 	}
@@ -32,6 +33,7 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request) {
 // deathNotice serves the bearer of a death notice, whatever it asks for.
 func (s *Service) deathNotice(w http.ResponseWriter, r *http.Request, n *peertls.Notice) {
 	if s.cfg.DeathNotice == nil {
+		s.cfg.Rejected.Inc(peerconn.BadProtocol)
 		http.Error(w, "this node takes no death notices", http.StatusForbidden)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
@@ -36,6 +37,9 @@ type Config struct {
 	Handler http.Handler     // answers calls
 	Timeout time.Duration    // of signs that a connection lives, such as answers to pings
 	Logger  *slog.Logger     // gets the messages of net/http
+
+	// Rejected counts the calls that are refused here, by the reason.
+	Rejected *meter.Counters
 
 	// DeathNotice is called for the bearer of a death notice. Nil: death notices are refused.
 	DeathNotice func(ctx context.Context, node string, session uint64) error
