@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/upgrade"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 const (
@@ -51,30 +52,6 @@ type Backups struct {
 //	List(ctx)               // returns all names
 //	Remove(ctx, name)       // removes one; it may be gone already
 type BackupStore = backups.Store
-
-// BackupStatus describes the last automatic backup that was verified.
-type BackupStatus struct {
-	Time  time.Time // when it was made, by the clock of the node that made it; zero: there was none
-	Name  string    // in the directory, or in the Store
-	Node  string    // the name of the node that made it
-	Index uint64    // of the last entry of the log that it includes
-	Size  int64     // in bytes
-
-	// Every is how old it may become. Makes says that this node is one of those that make backups.
-	// Err is why it has failed to make a newer one.
-	Every time.Duration
-	Makes bool   `json:",omitempty"`
-	Err   string `json:",omitempty"`
-}
-
-// Late reports whether the backup is older at a time than it may become, by more than a tenth. If
-// there is none yet, it is late when an attempt has failed.
-func (b *BackupStatus) Late(now time.Time) bool {
-	if b.Time.IsZero() {
-		return b.Err != ""
-	}
-	return now.Sub(b.Time) > b.Every+b.Every/10
-}
 
 // upkeep watches over what the cluster stores.
 type upkeep struct {
@@ -212,12 +189,12 @@ func certificatesChanged(s *state.State) (newest uint64) {
 
 // status returns what is known of the last automatic backup, nil if nobody makes any. every is this
 // node's own setting.
-func (u *upkeep) status(s *state.State, every time.Duration) *BackupStatus {
+func (u *upkeep) status(s *state.State, every time.Duration) *status.Backup {
 	r, ok := readBackupRecord(s)
 	if !ok && u.backups == nil {
 		return nil
 	}
-	out := &BackupStatus{Time: r.Time, Name: r.Name, Node: r.Node, Index: r.Index, Size: r.Size, Every: r.Every, Err: u.failure()}
+	out := &status.Backup{Time: r.Time, Name: r.Name, Node: r.Node, Index: r.Index, Size: r.Size, Every: r.Every, Err: u.failure()}
 	if out.Makes = u.backups != nil; !ok {
 		out.Every = every
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 )
@@ -32,18 +33,18 @@ func (n *Node) conditions() []condition {
 	}
 	led := func() bool { return member() && n.replica.Leader() != "" }
 	return []condition{
-		{"this node is in no cluster yet", while(func() bool { return !member() }, n.members.WhyNot)},
-		{"the cluster has no leader", while(leaderless, n.whyLeaderless)},
-		{"this node is not ready", while(unready, n.members.WhyNot)},
-		{"other nodes cannot be reached", while(led, n.members.Unreachable)},
-		{"nodes are configured differently", while(always, n.members.Misconfigured)},
-		{"writes wait", while(member, n.whyWrites)},
+		{event.WaitBegun, "this node is in no cluster yet", while(func() bool { return !member() }, n.members.WhyNot)},
+		{event.WaitBegun, "the cluster has no leader", while(leaderless, n.whyLeaderless)},
+		{event.WaitBegun, "this node is not ready", while(unready, n.members.WhyNot)},
+		{event.WaitBegun, "other nodes cannot be reached", while(led, n.members.Unreachable)},
+		{event.ConfigDiffers, "nodes are configured differently", while(always, n.members.Misconfigured)},
+		{event.WaitBegun, "writes wait", while(member, n.whyWrites)},
 		// A node that is not ready does not know the cluster's certificates yet.
-		{"certificates are missing", while(n.leases.IsReady, n.certs.Missing)},
-		{"an eviction has not ended", while(n.leases.IsReady, n.upkeep.rotation.Unended)},
-		{"no backup can be made", while(n.leases.IsReady, n.upkeep.failure)},
-		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
-		{"functions of Hold have not returned", while(n.life.Leaving.Load, func() string { return stillHeld(n.roles) })},
+		{event.WaitBegun, "certificates are missing", while(n.leases.IsReady, n.certs.Missing)},
+		{event.WaitBegun, "an eviction has not ended", while(n.leases.IsReady, n.upkeep.rotation.Unended)},
+		{event.WaitBegun, "no backup can be made", while(n.leases.IsReady, n.upkeep.failure)},
+		{event.WaitBegun, "roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
+		{event.WaitBegun, "functions of Hold have not returned", while(n.life.Leaving.Load, func() string { return stillHeld(n.roles) })},
 	}
 }
 

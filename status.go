@@ -16,150 +16,39 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 // Status is what a node knows about itself and its cluster, without asking other nodes.
-type Status struct {
-	ID         string // of this node
-	Name       string
-	Addr       string // what peers dial
-	Cluster    string // the cluster's ID; empty: none yet
-	Leader     string // the leader's ID; empty: none known
-	LeaderName string
-	Term       uint64 // raft's
-	Index      uint64 // of the newest entry that this node has applied
-	// the cluster version, which says what the nodes may write; every node supports it
-	Version  uint64 `json:",omitempty"`
-	Ready    bool   // see Node.Ready
-	Draining bool   // the node shuts down, or is Drained: send it no new clients
-	// an operator has drained the node, until that is undone: it holds no roles either
-	Drained bool   `json:",omitempty"`
-	Err     string // why the node takes no part in the cluster, and the remedy; empty: it takes part
-	// the node tries again by itself, and Err ends when its cause does, such as a full disk
-	Retries bool `json:",omitempty"`
-	// SetAside is a directory in Config.Dir with the state of the node that this one was before. That
-	// state was an older copy, for example from a backup, or the cluster was restored or recovered
-	// since. The directory may be deleted.
-	SetAside string `json:",omitempty"`
-	Lease    LeaseStatus
-	Members  []Member
-	Roles    []RoleStatus
-	// Certificates are those that this node serves: all declared ones, and the hundred on-demand ones
-	// that expire first. OnDemand is the number of on-demand certificates in memory.
-	Certificates []Certificate
-	OnDemand     int `json:",omitempty"`
-	// Clock says why this node's wall clock cannot be relied on. It is then more than an hour away
-	// from the clocks of most peers, and this node orders and deletes no certificates until it is set.
-	// Empty: the clock is all right.
-	Clock   string `json:",omitempty"`
-	Tickets TicketStatus
-	// Space says how full the replicated state is.
-	Space []SpaceStatus
-	// Backup is the last automatic backup. Nil: there was none, and this node is to make none.
-	Backup *BackupStatus `json:",omitempty"`
-	// Waiting is what the node has been waiting for for some seconds. Peers are the nodes that it
-	// cannot reach, or whose configuration differs from its own. Both are empty when all is well. The
-	// log has the same information.
-	Waiting []WaitStatus `json:",omitempty"`
-	Peers   []PeerStatus `json:",omitempty"`
-}
+type Status = status.Status
 
 // Member is one node of the cluster.
-type Member struct {
-	ID   string // 32 random hexadecimal digits, made once
-	Name string // for people
-	Addr string // what peers dial
-	// false while it is new, if the others are enough, and if it is Demoted; it serves clients all the
-	// same
-	Voter bool `json:",omitempty"`
-
-	// Zone is its failure domain: see Config.Zone. Witness says that it votes and does nothing else:
-	// see Config.Witness. Demoted says that an operator does not want it to vote.
-	Zone             string `json:",omitempty"`
-	Witness, Demoted bool   `json:",omitempty"`
-
-	// Present says that the cluster considers it alive: it has a session, to which its locks and roles
-	// belong. Suspect says that the leader has not heard from it. Its session ends unless the leader
-	// hears from it again.
-	Present, Suspect bool `json:",omitempty"`
-
-	// ClockAhead is how far its wall clock is ahead of this node's, or negative if it is behind. 0:
-	// the difference is below a minute or not known.
-	ClockAhead time.Duration `json:",omitempty"`
-
-	// InMemory says that it has no directory. It cannot come back once its process has ended. Former
-	// is the ID of the node that it was before it set its directory aside. That node cannot come back
-	// either.
-	InMemory bool   `json:",omitempty"`
-	Former   string `json:",omitempty"`
-
-	// Why says why it does not vote, or what to do about a voter that is gone. Empty: it votes and is
-	// present.
-	Why string `json:",omitempty"`
-
-	// Supports is the newest cluster version that its program supports. 0: it is away, or has not
-	// said so to this node. If that is a later one than Status.Version, Since is when the leader has
-	// first seen its present process. Zero: this node does not lead.
-	Supports uint64    `json:",omitempty"`
-	Since    time.Time `json:",omitzero"`
-}
+type Member = status.Member
 
 // LeaseStatus is the state of a node's own lease; see the package documentation.
-type LeaseStatus struct {
-	Held       bool   // false: the node holds no locks or roles, and its reads may be old
-	LeftMillis int64  // milliseconds until it expires if it is not renewed
-	Session    uint64 // number of the node's session; 0: it has none
-	// IdleMillis is how long ago the loop ran that renews the lease, in milliseconds. It is below a
-	// tenth of a second or so while the node works, with WAN timing below a second, and with or
-	// without a majority. It grows while the node hangs: so a watchdog may rely on it. 0 when Err is
-	// final, because the loop has ended then.
-	IdleMillis int64 `json:",omitempty"`
-}
+type LeaseStatus = status.Lease
 
 // RoleStatus is a role that a node of the cluster holds, according to this node's state.
-type RoleStatus struct {
-	Name  string // as in Role
-	Group string // of the holder's claim
-	// the holder's node ID. Empty: no holder is known, because this node has lost its lease, or the
-	// role has no holder and is listed for its Remark
-	Holder  string
-	Fence   uint64 // of its tenure
-	Yields  bool   // it has been asked to hand over
-	Waiting int    // number of other contenders
-	// Since is when the holder got the role, by the clock of the node that wrote the entry. Outage is
-	// how long no live node held it before that, as far as the leader knows. It is 0 if the role was
-	// handed over.
-	Since  time.Time
-	Outage time.Duration
-	// Pinned says that the holder got the role by Move: it keeps the role even if a better contender
-	// waits. HoldDown says that the holder is gone and the role is in hold-down: others wait until
-	// nothing of the holder can be seen.
-	Pinned, HoldDown bool `json:",omitempty"`
-	// Remark is this node's remark about the role, for example that it cannot put a floating address
-	// in place, or that another machine claims it. The node need not be the holder. Other nodes do not
-	// know the remark.
-	Remark string `json:",omitempty"`
-}
+type RoleStatus = status.Role
 
 // Certificate describes a certificate that a node serves.
-type Certificate struct {
-	Name     string    // the domain
-	Issuer   string    // the issuer's common name; empty: there is no certificate yet
-	Serial   string    // hexadecimal
-	NotAfter time.Time // zero: there is none yet
-	DaysLeft int       // until NotAfter, negative after it; 0 if there is none yet
-	// SelfSigned says that the cluster has never had a certificate for Name. Clients get a self-signed
-	// one until the authority has answered. Issuer, Serial and NotAfter are empty then.
-	SelfSigned bool `json:",omitempty"`
-	// OnDemand says that Name was not declared: a handshake asked for it, and OnDemand in
-	// TLS.Configure allowed it.
-	OnDemand bool   `json:",omitempty"`
-	Err      string // why there is no certificate, or no newer one; empty: all is well
-	// Next is when the next order is tried, if Err is not empty. Failures is how many orders for Name
-	// the authority has refused since the last one that it did not refuse, on all nodes together.
-	Next     time.Time `json:",omitzero"`
-	Failures int       `json:",omitempty"`
-}
+type Certificate = status.Certificate
+
+// TicketStatus describes the keys of session tickets that the cluster shares.
+type TicketStatus = status.Tickets
+
+// SpaceStatus says how full a budget of the replicated state is.
+type SpaceStatus = status.Space
+
+// BackupStatus describes the last automatic backup that was verified.
+type BackupStatus = status.Backup
+
+// WaitStatus describes something that a node has been waiting for, for at least some seconds.
+type WaitStatus = status.Wait
+
+// PeerStatus describes another node that this node cannot reach, or whose configuration differs
+// from its own.
+type PeerStatus = status.Peer
 
 // Status returns what the node knows now. It is cheap and asks no other node.
 func (n *Node) Status() Status {
@@ -242,13 +131,13 @@ func explainVotes(members []Member, removeDead time.Duration) {
 	ofUse := membership.OfUse(all)
 	for i := range members {
 		m := &members[i]
-		m.Why = m.why(voters, slices.Contains(ofUse, m.ID), removeDead)
+		m.Why = whyOf(m, voters, slices.Contains(ofUse, m.ID), removeDead)
 	}
 }
 
-// why says why a member does not vote, or what to do about a voter that is gone. ofUse says that
+// whyOf says why a member does not vote, or what to do about a voter that is gone. ofUse says that
 // its vote would be of use.
-func (m *Member) why(voters int, ofUse bool, removeDead time.Duration) string {
+func whyOf(m *Member, voters int, ofUse bool, removeDead time.Duration) string {
 	switch {
 	case m.Present && m.Voter && m.Demoted:
 		return "an operator has demoted it; it votes until the others are a majority without it"
@@ -339,7 +228,8 @@ func (n *Node) certificates() []Certificate {
 	first, _ := n.certs.OnDemand()
 	for _, c := range append(n.certs.Status(), first...) {
 		cert := Certificate{
-			Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned,
+			Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+			Renewal: c.Renewal, OCSPNextUpdate: c.OCSPNextUpdate, SelfSigned: c.SelfSigned,
 			OnDemand: c.OnDemand, Next: c.Next, Failures: c.Failures,
 		}
 		if !c.NotAfter.IsZero() {
@@ -366,21 +256,6 @@ func rolesOf(s *state.State) []RoleStatus {
 		})
 	}
 	return out
-}
-
-// PeerStatus describes another node that this node cannot reach, or whose configuration differs
-// from its own.
-type PeerStatus struct {
-	ID, Name string // empty: not known, because no node has answered at Addr yet
-	Addr     string // the address that this node dials
-	// Err is why it has not been reachable since Since. Empty: it can be reached.
-	Err   string
-	Since time.Time
-	// Stopped says that the node has announced its shutdown.
-	Stopped bool `json:",omitempty"`
-	// Differs lists the settings that should be the same on all nodes and differ between the two:
-	// "Timing: fast here, lan there".
-	Differs []string `json:",omitempty"`
 }
 
 // peerStatusOf converts what a node knows about its peers for Status.

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/upgrade"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 // keepTickets makes and rotates the keys of session tickets while this node leads.
@@ -67,23 +68,13 @@ func (n *Node) DropTickets(ctx context.Context) error {
 	return errs.Edge("dropping session tickets", err)
 }
 
-// TicketStatus describes the keys of session tickets that the cluster shares.
-type TicketStatus struct {
-	// identifies the current key without revealing it; empty: there is none yet, and no other node
-	// opens this node's tickets
-	Key        string
-	Since      time.Time // when it became current, by the clock of the leader at that time
-	AgeSeconds int64     // seconds since then, by this node's clock
-	Previous   int       // number of older keys whose tickets are still accepted
-}
-
-func ticketStatus(k *state.TicketKeys) TicketStatus {
+func ticketStatus(k *state.TicketKeys) status.Tickets {
 	if k == nil {
-		return TicketStatus{}
+		return status.Tickets{}
 	}
 	sum := sha256.Sum256(k.Current)
 	since := time.Unix(0, k.Time)
-	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
+	return status.Tickets{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
 }
 
 // lead does the duties of a leader beyond raft's, until its term ends.

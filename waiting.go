@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 const (
@@ -16,16 +18,10 @@ const (
 	waitLongest = 5 * time.Minute // the interval doubles with each log line, up to this
 )
 
-// WaitStatus describes something that a node has been waiting for, for at least some seconds.
-type WaitStatus struct {
-	What  string // what waits, or is wrong
-	Why   string // the nodes that it waits for, and what is known about them
-	Since time.Time
-}
-
 // condition is a state in which something waits. why returns what it waits for and which nodes that
 // concerns, or an empty string if nothing waits.
 type condition struct {
+	kind event.Kind // of the event when it begins
 	what string
 	why  func() string
 }
@@ -45,7 +41,7 @@ type waiting struct {
 
 // wait is one condition that is true.
 type wait struct {
-	WaitStatus
+	status.Wait
 	next  time.Time // of the next log line
 	pause time.Duration
 }
@@ -58,14 +54,15 @@ func newWaiting(l *slog.Logger, second *notify.Signal, changed func(), condition
 func (w *waiting) run(ctx context.Context) {
 	_ = notify.Loop(ctx, func() (time.Time, bool) {
 		for _, c := range w.conditions {
-			w.look(c.what, c.why(), time.Now())
+			w.look(c, c.why(), time.Now())
 		}
 		return time.Time{}, false
 	}, w.second)
 }
 
 // look records the present answer of a condition.
-func (w *waiting) look(what, why string, now time.Time) {
+func (w *waiting) look(c condition, why string, now time.Time) {
+	what := c.what
 	w.mu.Lock()
 	s := w.all[what]
 	switch {
@@ -76,23 +73,26 @@ func (w *waiting) look(what, why string, now time.Time) {
 		delete(w.all, what)
 		w.mu.Unlock()
 		if s.pause > waitFirst {
-			w.log.Info("over: "+what, "after", now.Sub(s.Since).Round(time.Second))
+			w.log.Info("over: "+what, "event", event.WaitEnded, "what", what, "after", now.Sub(s.Since).Round(time.Second))
 			w.changed()
 		}
 		return
 	case s == nil:
-		s = &wait{WaitStatus: WaitStatus{What: what, Since: now}, next: now.Add(waitFirst), pause: waitFirst}
+		s = &wait{Wait: status.Wait{What: what, Since: now}, next: now.Add(waitFirst), pause: waitFirst}
 		w.all[what] = s
 	}
 	news := s.Why != why && s.pause > waitFirst
 	s.Why = why
-	due := !now.Before(s.next)
+	due, first := !now.Before(s.next), s.pause == waitFirst
 	if due {
 		s.pause = min(2*s.pause, waitLongest)
 		s.next = now.Add(s.pause / 2)
 	}
 	w.mu.Unlock()
-	if due {
+	switch {
+	case due && first:
+		w.log.Warn(what, "event", c.kind, "why", why, "for", now.Sub(s.Since).Round(time.Second))
+	case due:
 		w.log.Warn(what, "why", why, "for", now.Sub(s.Since).Round(time.Second))
 	}
 	if due || news {
@@ -101,15 +101,15 @@ func (w *waiting) look(what, why string, now time.Time) {
 }
 
 // list returns the waits that have been logged.
-func (w *waiting) list() []WaitStatus {
+func (w *waiting) list() []status.Wait {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out []WaitStatus
+	var out []status.Wait
 	for _, s := range w.all {
 		if s.pause > waitFirst {
-			out = append(out, s.WaitStatus)
+			out = append(out, s.Wait)
 		}
 	}
-	slices.SortFunc(out, func(a, b WaitStatus) int { return strings.Compare(a.What, b.What) })
+	slices.SortFunc(out, func(a, b status.Wait) int { return strings.Compare(a.What, b.What) })
 	return out
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -71,7 +72,7 @@ func TestWaitingIntervals(t *testing.T) {
 		why.Store("because")
 		var changes atomic.Int64
 		var second notify.Signal
-		w := newWaiting(log, &second, func() { changes.Add(1) }, condition{"it", func() string { return why.Load().(string) }})
+		w := newWaiting(log, &second, func() { changes.Add(1) }, condition{event.WaitBegun, "it", func() string { return why.Load().(string) }})
 		ctx, stop := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { w.run(ctx) })

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/backups"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
@@ -214,7 +215,7 @@ func verifyFile(env *cli.Env, file string, secrets []flotilla.Secret) (info flot
 		return info, err
 	}
 	defer r.Close()
-	progress := env.StartProgress("reading "+term.Safe(file), cli.GoalOf(r))
+	progress := env.StartProgress("reading "+plaintext.Safe(file), cli.GoalOf(r))
 	defer progress.End()
 	info, err = flotilla.VerifyBackup(progress.Reader(r, nil), secrets...)
 	return info, cli.Plain(err)
@@ -226,10 +227,10 @@ func restore(env *cli.Env, dir, file string, secrets []flotilla.Secret) error {
 		return err
 	}
 	defer r.Close()
-	progress := env.StartProgress("reading "+term.Safe(file), cli.GoalOf(r))
+	progress := env.StartProgress("reading "+plaintext.Safe(file), cli.GoalOf(r))
 	info, err := flotilla.Restore(dir, progress.Reader(r, func() {
 		// The directory becomes about as large as the backup.
-		progress.Next("making "+term.Safe(dir), cli.GrowthOf(dir, int64(progress.Done())))
+		progress.Next("making "+plaintext.Safe(dir), cli.GrowthOf(dir, int64(progress.Done())))
 	}), secrets...)
 	progress.End()
 	if err != nil {
@@ -238,7 +239,7 @@ func restore(env *cli.Env, dir, file string, secrets []flotilla.Secret) error {
 	if err := writeBackup(env, env.Stdout, file, info, false); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(env.Stdout, "restored    into %s\n\nStart one node with this directory, and the others with empty ones.\n", term.Safe(dir))
+	_, err = fmt.Fprintf(env.Stdout, "restored    into %s\n\nStart one node with this directory, and the others with empty ones.\n", plaintext.Safe(dir))
 	return err
 }
 
@@ -258,15 +259,15 @@ func writeBackup(env *cli.Env, w io.Writer, file string, info flotilla.BackupInf
 	line := func(name, format string, args ...any) {
 		style.Line(w, 12, name, format, args...)
 	}
-	line("backup", "%s, %s", term.Safe(file), term.Size(info.Size))
+	line("backup", "%s, %s", plaintext.Safe(file), plaintext.Size(info.Size))
 	line("cluster", "%s", info.Cluster)
-	line("made", "%s, by %s", info.Time.UTC().Format(time.RFC3339), term.Safe(info.Node))
+	line("made", "%s, by %s", info.Time.UTC().Format(time.RFC3339), plaintext.Safe(info.Node))
 	if info.Current {
 		line("up to", "entry %d: everything that was acknowledged before", info.Index)
 	} else {
 		line("up to", "entry %d of one node; there was no leader, and newer entries may exist", info.Index)
 	}
-	line("holds", "%d records, %d certificates among them%s, %s", info.Records, info.Certificates, entries(info.Entries), term.Size(info.Bytes))
+	line("holds", "%d records, %d certificates among them%s, %s", info.Records, info.Certificates, entries(info.Entries), plaintext.Size(info.Bytes))
 	line("opened by", "the secret %s", strings.Join(info.Secrets, ", or "))
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/preflight"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 func checkCommand() cli.Command {
@@ -111,7 +112,7 @@ func writeFindings(env *cli.Env, report preflight.Report) {
 		// Blanks between words are lost when a line is broken, so others stand for those of the column.
 		head := string(f.Level)
 		column := strings.Repeat("\x00", len(preflight.Warning)-len(head))
-		line := strings.ReplaceAll(env.Wrap(head+column+" "+f.Item+": "+term.Safe(text)), "\x00", " ")
+		line := strings.ReplaceAll(env.Wrap(head+column+" "+f.Item+": "+plaintext.Safe(text)), "\x00", " ")
 		fmt.Fprintln(env.Stdout, style.Paint(head, hue)+strings.TrimPrefix(line, head))
 	}
 }

@@ -19,10 +19,12 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/bundle"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/redact"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/show"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/diagnosis"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 const debugNodeTime = 10 * time.Second // for one node to report, by another one or by itself
@@ -178,7 +180,7 @@ func (d *debugRun) write(a *bundle.Archive, v *view.Cluster, unreachable error, 
 		n := &nodes[i]
 		state, _ := n.State()
 		l := listed{ID: n.ID, Name: n.Name, Addr: n.Addr, State: state}
-		dir := path.Join("nodes", fileName(n.Name)+"-"+term.ShortID(n.ID))
+		dir := path.Join("nodes", fileName(n.Name)+"-"+plaintext.ShortID(n.ID))
 		if n.Status != nil {
 			l.Files = dir
 			errs = append(errs, a.JSON(dir+"/status.json", n.Status))
@@ -196,7 +198,7 @@ func (d *debugRun) write(a *bundle.Archive, v *view.Cluster, unreachable error, 
 	errs = append(errs, a.JSON("summary.json", summary), a.JSON("environment.json", d.environment()))
 	if v != nil {
 		var status, health strings.Builder
-		v.Write(&status, term.Style{}, d.now)
+		show.Status(&status, term.Style{}, v, d.now)
 		for _, c := range v.Health(d.now) {
 			fmt.Fprintf(&health, "%s: %s\n", c.What, c.Text)
 		}
@@ -243,11 +245,11 @@ func (d *debugRun) report(w io.Writer, file string, nodes []nodeReport) {
 	answered := 0
 	for i := range nodes {
 		if n := &nodes[i]; n.err != nil {
-			fmt.Fprintf(w, "%s: %s\n", term.Safe(n.Name), term.Safe(n.err.Error()))
+			fmt.Fprintf(w, "%s: %s\n", plaintext.Safe(n.Name), plaintext.Safe(n.err.Error()))
 		} else {
 			answered++
 		}
 	}
 	fmt.Fprintf(w, "%s has the reports of %d of %d nodes; look at it before you give it to others\n",
-		term.Safe(filepath.Base(file)), answered, len(nodes))
+		plaintext.Safe(filepath.Base(file)), answered, len(nodes))
 }

@@ -25,7 +25,8 @@
 //
 //	main                 a file for each command, or for those about the same thing; their table
 //	internal/admin       the admin client: find and authenticate to a node, ask it
-//	internal/view        a cluster as its nodes describe it, as tables, remarks, JSON and changes
+//	internal/show        a cluster as tables, remarks and changes; what there is to say about it
+//	                     comes from the module's package internal/view
 //	internal/preflight   whether a node could start here, and do its work
 //	internal/bundle      an archive of texts, each without secrets
 //	internal/redact      take what is secret out of texts

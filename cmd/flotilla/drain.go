@@ -7,9 +7,9 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 func drainCommand() cli.Command {
@@ -33,7 +33,7 @@ that is ready is drained only with -force.
 			force := flags.Bool("force", false, "even if no other node is ready")
 			return func(ctx context.Context, args []string) error {
 				return cluster.WithNode(ctx, args[0], func(client *admin.Client, v *view.Cluster, n view.Node) error {
-					name := term.Safe(n.Name)
+					name := plaintext.Safe(n.Name)
 					if !*force && !v.OthersReady(n.ID) {
 						return fmt.Errorf("no other node is ready, so balancers would have none to choose; "+
 							"to drain %s all the same, give -force", name)
@@ -61,7 +61,7 @@ comes back only if the role's priorities and groups say so.
 			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error {
 				return cluster.WithNode(ctx, args[0], func(client *admin.Client, _ *view.Cluster, n view.Node) error {
-					return client.Do("undraining "+term.Safe(n.Name), func() (remote.Answer, error) {
+					return client.Do("undraining "+plaintext.Safe(n.Name), func() (remote.Answer, error) {
 						return client.Drain(ctx, remote.DrainRequest{Node: n.ID, Undo: true})
 					})
 				})

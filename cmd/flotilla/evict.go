@@ -7,9 +7,9 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 func evictCommand() cli.Command {
@@ -89,9 +89,9 @@ func evict(ctx context.Context, env *cli.Env, cluster *admin.Flags, node string)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(env.Stdout, "%s is evicted: %s\n", term.Safe(name), term.Safe(last.Doing))
+		fmt.Fprintf(env.Stdout, "%s is evicted: %s\n", plaintext.Safe(name), plaintext.Safe(last.Doing))
 		for _, note := range last.Notes {
-			fmt.Fprintln(env.Stdout, "note: "+term.Safe(note))
+			fmt.Fprintln(env.Stdout, "note: "+plaintext.Safe(note))
 		}
 		_, err = fmt.Fprintln(env.Stdout, "take the former secret out of the secrets of every node, make a backup, and delete those from before")
 		return err

@@ -8,9 +8,10 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/show"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 func healthCommand() cli.Command {
@@ -72,8 +73,8 @@ func reportHealth(env *cli.Env, checks []view.Check, quiet bool) error {
 			err = cli.ErrReported
 		}
 		if !quiet {
-			line := env.Wrap(term.Safe(c.What) + ": " + term.Safe(c.Text))
-			fmt.Fprintln(env.Stdout, env.Style().Paint(line, c.Hue))
+			line := env.Wrap(plaintext.Safe(c.What) + ": " + plaintext.Safe(c.Text))
+			fmt.Fprintln(env.Stdout, env.Style().Paint(line, show.Hue(c.Grade)))
 		}
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/importer"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/records"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 func importCommand() cli.Command {
@@ -70,12 +71,12 @@ func (im *importRun) run(ctx context.Context, dir string) error {
 	}
 	defer client.Close()
 	var plan *importer.Plan
-	im.env.Await("reading "+term.Safe(dir), func() { plan, err = source.Scan() })
+	im.env.Await("reading "+plaintext.Safe(dir), func() { plan, err = source.Scan() })
 	if err != nil {
 		return cli.Usagef("DIR cannot be read: %v", err)
 	}
 	if plan.Prefix != "" {
-		return cli.Usagef("the names in DIR seem to have a prefix; give -prefix %s", term.Safe(plan.Prefix))
+		return cli.Usagef("the names in DIR seem to have a prefix; give -prefix %s", plaintext.Safe(plan.Prefix))
 	}
 	if im.dryRun {
 		fmt.Fprintln(im.env.Stdout, "dry run: nothing is stored, and this is what would be done")

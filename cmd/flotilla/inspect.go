@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 func inspectCommand() cli.Command {
@@ -58,7 +59,7 @@ func readDir(env *cli.Env, dir string, secrets []flotilla.Secret) (in flotilla.I
 		if what != reads {
 			reads = what
 			goal := term.Goal{Total: total, Bytes: what == "snapshot", About: what == "log", Done: done.Load}
-			progress.Next("reading the "+what+" in "+term.Safe(dir), goal)
+			progress.Next("reading the "+what+" in "+plaintext.Safe(dir), goal)
 		}
 	}, secrets...)
 	return in, err
@@ -89,7 +90,7 @@ func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records
 	line := func(name, format string, args ...any) {
 		s.Line(w, 11, name, format, args...)
 	}
-	line("node", "%s  %s", term.Safe(in.Name), in.ID)
+	line("node", "%s  %s", plaintext.Safe(in.Name), in.ID)
 	switch {
 	case in.Left:
 		line("cluster", "%s, which it has left; it starts as a new node", in.Cluster)
@@ -105,15 +106,15 @@ func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records
 	}
 	if in.Snapshots > 0 {
 		line("snapshots", "%d; the newest up to entry %d of term %d, %s, %s ago", in.Snapshots, in.SnapshotIndex,
-			in.SnapshotTerm, term.Size(in.SnapshotBytes), term.Span(now.Sub(in.SnapshotTime)))
+			in.SnapshotTerm, plaintext.Size(in.SnapshotBytes), plaintext.Span(now.Sub(in.SnapshotTime)))
 	} else {
 		line("snapshots", "none")
 	}
 	if in.Last > 0 {
-		line("log", "entries %d to %d, %s", in.First, in.Last, term.Size(in.LogBytes))
+		line("log", "entries %d to %d, %s", in.First, in.Last, plaintext.Size(in.LogBytes))
 		line("term", "%d", in.Term)
 	} else if in.LogBytes > 0 {
-		line("log", "no entries, %s", term.Size(in.LogBytes))
+		line("log", "no entries, %s", plaintext.Size(in.LogBytes))
 		line("term", "%d", in.Term)
 	}
 	if in.Index == 0 {
@@ -124,7 +125,7 @@ func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records
 	} else {
 		line("state", "up to entry %d; the last ones may not be committed", in.Index)
 	}
-	line("records", "%d%s, %s with names", records, entries(inBuckets), term.Size(in.Bytes))
+	line("records", "%d%s, %s with names", records, entries(inBuckets), plaintext.Size(in.Bytes))
 	line("roles", "%d held", len(in.Roles))
 	line("members", "%d", len(in.Members))
 	fmt.Fprintln(w)
@@ -132,10 +133,10 @@ func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records
 	if len(in.Records)+len(in.Entries) > 0 {
 		fmt.Fprintln(w)
 		for _, r := range in.Records {
-			fmt.Fprintln(w, term.Safe(r))
+			fmt.Fprintln(w, plaintext.Safe(r))
 		}
 		for _, e := range in.Entries {
-			fmt.Fprintln(w, "bucket "+term.Safe(e))
+			fmt.Fprintln(w, "bucket "+plaintext.Safe(e))
 		}
 	}
 }

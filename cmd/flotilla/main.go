@@ -32,6 +32,7 @@ func commands() cli.Table {
 		checkCommand(),
 		statusCommand(),
 		healthCommand(),
+		eventsCommand(),
 		membersCommand(),
 		membersPromoteCommand(),
 		membersDemoteCommand(),

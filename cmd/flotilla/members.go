@@ -6,9 +6,10 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/show"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 func membersCommand() cli.Command {
@@ -30,7 +31,7 @@ many more voters may fail before there is no majority. If nodes have a zone
 					if *asJSON {
 						return env.WriteJSON(v.MembersJSON())
 					}
-					v.WriteMembers(env.Stdout, env.Style())
+					show.Members(env.Stdout, env.Style(), v)
 					return nil
 				})
 			}
@@ -59,7 +60,7 @@ which the remaining voters would have no majority. The command needs a leader.
 			force := flags.Bool("force", false, "even if the node is present")
 			return func(ctx context.Context, args []string) error {
 				return cluster.WithNode(ctx, args[0], func(client *admin.Client, _ *view.Cluster, n view.Node) error {
-					return client.Do("removing "+term.Safe(n.Name), func() (remote.Answer, error) {
+					return client.Do("removing "+plaintext.Safe(n.Name), func() (remote.Answer, error) {
 						return client.Remove(ctx, remote.RemoveRequest{Node: n.ID, Force: *force})
 					})
 				})

@@ -15,7 +15,8 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 // recoverPeerTime bounds the question to one survivor.
@@ -104,7 +105,7 @@ func doRecover(env *cli.Env, dir string, size int64, keepTail bool, secrets []fl
 	if err != nil {
 		return cli.Plain(err)
 	}
-	fmt.Fprintf(env.Stdout, "\nrecovered; what was there before is in %s\n", term.Safe(filepath.Join(dir, aside)))
+	fmt.Fprintf(env.Stdout, "\nrecovered; what was there before is in %s\n", plaintext.Safe(filepath.Join(dir, aside)))
 	_, err = fmt.Fprintln(env.Stdout, "Start this node, and then the others, with empty directories or their old ones.")
 	return err
 }
@@ -120,10 +121,10 @@ func writeSurvivor(w io.Writer, s term.Style, in *flotilla.Inspection) {
 	line := func(name, format string, args ...any) {
 		s.Line(w, 11, name, format, args...)
 	}
-	line("survivor", "%s  %s", term.Safe(in.Name), in.ID)
+	line("survivor", "%s  %s", plaintext.Safe(in.Name), in.ID)
 	line("cluster", "%s", in.Cluster)
 	line("agreed", "up to entry %d, as far as the survivor knows", in.Agreed)
-	line("holds", "%d records%s, %s with names", len(in.Records), entries(len(in.Entries)), term.Size(in.Bytes))
+	line("holds", "%d records%s, %s with names", len(in.Records), entries(len(in.Entries)), plaintext.Size(in.Bytes))
 	if in.Agreed > in.Index {
 		line("missing", "the entries behind %d, which were agreed on; another survivor may have them", in.Index)
 	}
@@ -146,10 +147,10 @@ func askSurvivors(ctx context.Context, env *cli.Env, secret *admin.Flags, peers 
 	for addr := range strings.FieldsFuncSeq(peers, func(c rune) bool { return c == ',' || c == ' ' }) {
 		s, err := askSurvivor(ctx, env, secret, addr)
 		if err != nil {
-			fmt.Fprintf(env.Stdout, "%s: %v\n", term.Safe(addr), err)
+			fmt.Fprintf(env.Stdout, "%s: %v\n", plaintext.Safe(addr), err)
 			continue
 		}
-		fmt.Fprintf(env.Stdout, "%s: %s has applied entry %d\n", term.Safe(addr), term.Safe(s.Name), s.Index)
+		fmt.Fprintf(env.Stdout, "%s: %s has applied entry %d\n", plaintext.Safe(addr), plaintext.Safe(s.Name), s.Index)
 		switch last := max(in.Index, in.Last); {
 		case s.Cluster != in.Cluster:
 			refused = append(refused, fmt.Errorf("%s belongs to another cluster, %s", addr, s.Cluster))

@@ -10,9 +10,10 @@ import (
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/show"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 func rolesCommand() cli.Command {
@@ -37,7 +38,7 @@ the number of the tenure; a later tenure has a higher number.
 					case len(roles) == 0:
 						fmt.Fprintln(env.Stdout, "no role is held")
 					default:
-						v.WriteRoles(env.Stdout, env.Style(), time.Now())
+						show.Roles(env.Stdout, env.Style(), v.Roles(), time.Now())
 					}
 					return nil
 				})
@@ -95,11 +96,11 @@ does not move.
 func moveRole(ctx context.Context, client *admin.Client, v *view.Cluster, role, to string) error {
 	i := slices.IndexFunc(v.Best.Roles, func(r flotilla.RoleStatus) bool { return r.Name == role })
 	if i < 0 {
-		return fmt.Errorf("no node holds a role %s; \"flotilla roles\" lists them", term.Safe(role))
+		return fmt.Errorf("no node holds a role %s; \"flotilla roles\" lists them", plaintext.Safe(role))
 	}
 	if !v.HasLeader() {
 		return v.NoLeader()
 	}
 	q := remote.MoveRequest{Role: role, Fence: v.Best.Roles[i].Fence, To: to}
-	return client.Do("moving "+term.Safe(role), func() (remote.Answer, error) { return client.Move(ctx, q) })
+	return client.Do("moving "+plaintext.Safe(role), func() (remote.Answer, error) { return client.Move(ctx, q) })
 }

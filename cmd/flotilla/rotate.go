@@ -11,7 +11,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
@@ -136,7 +136,7 @@ func drive(ctx context.Context, env *cli.Env, step func() (remote.RotateReply, e
 				return err
 			}
 		case p.Refused:
-			return errors.New(term.Safe(p.Doing))
+			return errors.New(plaintext.Safe(p.Doing))
 		default:
 			said.report(p)
 			if p.Done {
@@ -170,9 +170,9 @@ func (r *rotation) report(p remote.RotateReply) {
 	if (p.Step != r.step || p.Doing != r.doing && time.Since(r.when) > rotateRest) && p.Steps > 1 {
 		r.step, r.doing, r.wait, r.when = p.Step, p.Doing, "", time.Now()
 		fmt.Fprintf(r.out, "step %d of %d (%d %%, %s): %s\n", p.Step, p.Steps, 100*(p.Step-1)/p.Steps,
-			time.Since(r.began).Round(time.Second), term.Safe(p.Doing))
+			time.Since(r.began).Round(time.Second), plaintext.Safe(p.Doing))
 	}
-	if now := term.Safe(strings.Join(p.Waiting, "; ")); now != "" && (now != r.wait || time.Since(r.when) > rotateRest) {
+	if now := plaintext.Safe(strings.Join(p.Waiting, "; ")); now != "" && (now != r.wait || time.Since(r.when) > rotateRest) {
 		r.wait, r.when = now, time.Now()
 		fmt.Fprintf(r.out, "waiting (%s): %s\n", time.Since(r.began).Round(time.Second), now)
 	}

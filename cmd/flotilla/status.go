@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/show"
 )
 
 const shortestInterval = 100 * time.Millisecond
@@ -75,6 +76,6 @@ func status(ctx context.Context, env *cli.Env, client *admin.Client, asJSON bool
 	if asJSON {
 		return env.WriteJSON(v.JSON())
 	}
-	v.Write(env.Stdout, env.Style(), time.Now())
+	show.Status(env.Stdout, env.Style(), v, time.Now())
 	return nil
 }

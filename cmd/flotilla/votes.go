@@ -6,9 +6,9 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 func membersPromoteCommand() cli.Command {
@@ -26,7 +26,7 @@ then do not survive less. The command needs a leader.
 			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error {
 				return cluster.WithNode(ctx, args[0], func(client *admin.Client, _ *view.Cluster, n view.Node) error {
-					return client.Do("promoting "+term.Safe(n.Name), func() (remote.Answer, error) {
+					return client.Do("promoting "+plaintext.Safe(n.Name), func() (remote.Answer, error) {
 						return client.Vote(ctx, remote.VoteRequest{Node: n.ID})
 					})
 				})
@@ -57,7 +57,7 @@ needs -yes. The command needs a leader.
 			yes := flags.Bool("yes", false, "even if fewer than three voters are left")
 			return func(ctx context.Context, args []string) error {
 				return cluster.WithNode(ctx, args[0], func(client *admin.Client, _ *view.Cluster, n view.Node) error {
-					return client.Do("demoting "+term.Safe(n.Name), func() (remote.Answer, error) {
+					return client.Do("demoting "+plaintext.Safe(n.Name), func() (remote.Answer, error) {
 						return client.Vote(ctx, remote.VoteRequest{Node: n.ID, Demote: true, Few: *yes})
 					})
 				})

@@ -9,9 +9,10 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/show"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 // watch is "status -watch".
@@ -21,7 +22,7 @@ type watch struct {
 	interval time.Duration
 	asJSON   bool
 
-	before view.Facts // nil: nothing was shown yet
+	before show.Facts // nil: nothing was shown yet
 }
 
 // run shows the cluster until ctx ends.
@@ -49,7 +50,7 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) show(v *view.Cluster, unreachable error) error {
 	now, facts := time.Now(), w.before
 	if unreachable == nil {
-		facts = v.Facts()
+		facts = show.FactsOf(v)
 	}
 	facts = facts.Answering(unreachable == nil)
 	before := w.before
@@ -64,7 +65,7 @@ func (w *watch) show(v *view.Cluster, unreachable error) error {
 	case w.env.Screen:
 		w.redraw(v, unreachable, now, before == nil)
 	case before == nil && unreachable == nil:
-		v.Write(w.env.Stdout, w.env.Style(), now)
+		show.Status(w.env.Stdout, w.env.Style(), v, now)
 		fmt.Fprintln(w.env.Stdout)
 	default:
 		facts.WriteChanges(w.env.Stdout, now, before)
@@ -78,7 +79,7 @@ func (w *watch) redraw(v *view.Cluster, unreachable error, now time.Time, first 
 	if unreachable != nil {
 		fmt.Fprintln(&b, unreachable)
 	} else {
-		v.Write(&b, w.env.Style(), now)
+		show.Status(&b, w.env.Style(), v, now)
 	}
 	height := 0
 	if w.env.Height != nil {

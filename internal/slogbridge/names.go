@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // nodeID returns an expression that matches the ID of a node.
@@ -73,16 +75,8 @@ func (h *nameHandler) text(s string) string {
 	}
 	return h.ids.ReplaceAllStringFunc(s, func(id string) string {
 		if name := h.name(id); name != "" {
-			return name + " (" + Short(id) + ")"
+			return name + " (" + plaintext.ShortID(id) + ")"
 		}
 		return id
 	})
-}
-
-// Short returns the first eight characters of an ID. They distinguish it from others in practice.
-func Short(id string) string {
-	if len(id) > 8 {
-		return id[:8]
-	}
-	return id
 }

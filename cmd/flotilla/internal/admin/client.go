@@ -6,9 +6,9 @@ import (
 	"fmt"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 // Client asks the nodes of a cluster.
@@ -42,8 +42,8 @@ func (c *Client) Do(doing string, request func() (remote.Answer, error)) error {
 		return err
 	}
 	if a.Refused {
-		return errors.New(term.Safe(a.Text))
+		return errors.New(plaintext.Safe(a.Text))
 	}
-	_, err = fmt.Fprintln(c.env.Stdout, term.Safe(a.Text))
+	_, err = fmt.Fprintln(c.env.Stdout, plaintext.Safe(a.Text))
 	return err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/diagnosis"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // StartProgress shows on Stderr how far a long run is. The caller ends it.
@@ -46,5 +47,5 @@ func GrowthOf(dir string, total int64) term.Goal {
 
 // Reading says that a directory is read, and how large it is.
 func Reading(dir string) string {
-	return fmt.Sprintf("reading %s, %s", term.Safe(dir), term.Size(diagnosis.OfDisk(dir).Bytes))
+	return fmt.Sprintf("reading %s, %s", plaintext.Safe(dir), plaintext.Size(diagnosis.OfDisk(dir).Bytes))
 }

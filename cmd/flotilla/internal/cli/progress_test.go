@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // How far a run is shows in the size of its input, or of the directory that it fills.
@@ -43,7 +43,7 @@ func TestGoals(t *testing.T) {
 	if got := growth.Done(); got != 0 {
 		t.Errorf("%d bytes are done in a directory that shrinks", got)
 	}
-	if got, want := Reading(dir), "reading "+term.Safe(dir)+", 100 bytes"; got != want {
+	if got, want := Reading(dir), "reading "+plaintext.Safe(dir)+", 100 bytes"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

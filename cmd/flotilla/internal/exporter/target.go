@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/records"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // Target is the directory of an export.
@@ -65,7 +65,7 @@ func clean(root *os.Root, dir string, keys []string) error {
 			return nil
 		}
 		return fmt.Errorf("%s holds %s, which this export would not write; give an empty directory",
-			dir, term.Safe(name))
+			dir, plaintext.Safe(name))
 	})
 }
 
@@ -131,7 +131,7 @@ func (t *Target) makeDir(dir string) error {
 	case err == nil && info.IsDir():
 		return nil
 	case err == nil:
-		return fmt.Errorf("%s is in the way: it is not a directory", term.Safe(dir))
+		return fmt.Errorf("%s is in the way: it is not a directory", plaintext.Safe(dir))
 	}
 	return fmt.Errorf("its directory cannot be created (%s)", reasonOf(err))
 }

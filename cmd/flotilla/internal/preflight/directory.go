@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 const (
@@ -149,12 +149,12 @@ func (c *checker) contents(dir string) {
 	case err != nil:
 		c.fail("directory", "see \"The disk\" in docs/operations.md", "%s", plain(err))
 	case in.InUse:
-		c.ok("directory", "%s is in use: the node %s (%s) runs", dir, term.Safe(in.Name), term.ShortID(in.ID))
+		c.ok("directory", "%s is in use: the node %s (%s) runs", dir, plaintext.Safe(in.Name), plaintext.ShortID(in.ID))
 	case in.Cluster == "":
-		c.ok("directory", "%s is that of the node %s, which is in no cluster yet", dir, term.ShortID(in.ID))
+		c.ok("directory", "%s is that of the node %s, which is in no cluster yet", dir, plaintext.ShortID(in.ID))
 	default:
 		c.ok("directory", "%s is that of the node %s (%s) of the cluster %s, and opens with the secret",
-			dir, term.Safe(in.Name), term.ShortID(in.ID), term.ShortID(in.Cluster))
+			dir, plaintext.Safe(in.Name), plaintext.ShortID(in.ID), plaintext.ShortID(in.Cluster))
 	}
 }
 
@@ -186,14 +186,14 @@ func (c *checker) disk(dir string) {
 	most := spaceTimes*(2*c.cfg.MaxState+c.cfg.MaxRecords) + spaceMore
 	switch free, err := diskfile.Free(dir); {
 	case errors.Is(err, errors.ErrUnsupported):
-		c.warn("space", "see that "+term.Size(most)+" are free", "this system does not say how much is free")
+		c.warn("space", "see that "+plaintext.Size(most)+" are free", "this system does not say how much is free")
 	case err != nil:
 		c.warn("space", "look at the disk", "it is not known how much is free: %v", err)
 	case free < most:
 		c.warn("space", "make room, or lower FLOTILLA_MAX_STATE and FLOTILLA_MAX_RECORDS on all nodes", "%s are free, and the directory may grow to %s: four times the state, and 128 MiB",
-			term.Size(free), term.Size(most))
+			plaintext.Size(free), plaintext.Size(most))
 	default:
-		c.ok("space", "%s are free; the directory takes at most %s", term.Size(free), term.Size(most))
+		c.ok("space", "%s are free; the directory takes at most %s", plaintext.Size(free), plaintext.Size(most))
 	}
 	median, slowest, err := c.measure(dir)
 	switch {

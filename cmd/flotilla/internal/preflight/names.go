@@ -16,7 +16,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
@@ -77,7 +77,7 @@ func (c *checker) askAuthority(ctx context.Context, url string) (time.Time, erro
 // domains looks where the names lead.
 func (c *checker) domains(ctx context.Context) {
 	for _, d := range c.o.Domains {
-		item := "domain " + term.Safe(d)
+		item := "domain " + plaintext.Safe(d)
 		if strings.HasPrefix(d, "*.") {
 			c.ok(item, "it is ordered by a DNS challenge, which the program must configure; where it leads was not looked at")
 			continue

@@ -16,9 +16,9 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/diagnosis"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -153,7 +153,7 @@ func (c *checker) isOwn(p *peer) bool {
 
 // judge says what there is to say about a peer.
 func (c *checker) judge(p *peer, own bool) {
-	item := "peer " + term.Safe(p.addr)
+	item := "peer " + plaintext.Safe(p.addr)
 	var wrong *wire.WrongSecretError
 	var dns *net.DNSError
 	var noTLS tls.RecordHeaderError
@@ -195,7 +195,7 @@ func isOlder(err error) bool {
 // compare compares a peer that has answered with this node's configuration.
 func (c *checker) compare(item string, p *peer) {
 	r := &p.report
-	name := term.Safe(r.Name)
+	name := plaintext.Safe(r.Name)
 	c.clocks = append(c.clocks, clock{whose: name, ahead: p.ahead})
 	own := c.settings()
 	theirs := membership.Settings{Values: r.Settings}
@@ -212,18 +212,18 @@ func (c *checker) compare(item string, p *peer) {
 	switch timing := r.Settings[membership.TimingSetting]; {
 	case r.Cluster != "" && c.cluster != "" && r.Cluster != c.cluster:
 		c.fail(item, "give this node the right directory, or other peers",
-			"%s belongs to the cluster %s, and not to %s", name, term.ShortID(r.Cluster), term.ShortID(c.cluster))
+			"%s belongs to the cluster %s, and not to %s", name, plaintext.ShortID(r.Cluster), plaintext.ShortID(c.cluster))
 	case timing != "" && timing != own.Values[membership.TimingSetting]:
 		c.fail(item, "give all nodes the same FLOTILLA_TIMING: it would be refused", "%s: %s", name, text)
 	case text != "":
 		c.warn(item, "give all nodes the same", "%s: %s", name, text)
 	case r.Supports != 0 && r.Supports != state.Version, r.Build.Version != "" && build.Version != "" && r.Build.Version != build.Version:
 		c.warn(item, "upgrade the older one", "%s runs flotilla %s (cluster version %d), and this command is of %s (%d)",
-			name, term.Safe(orUnknown(r.Build.Version)), r.Supports, orUnknown(build.Version), state.Version)
+			name, plaintext.Safe(orUnknown(r.Build.Version)), r.Supports, orUnknown(build.Version), state.Version)
 	case r.Cluster == "":
 		c.ok(item, "%s answers with the same secret, and is in no cluster yet", name)
 	default:
-		c.ok(item, "%s of the cluster %s answers with the same secret and settings", name, term.ShortID(r.Cluster))
+		c.ok(item, "%s of the cluster %s answers with the same secret and settings", name, plaintext.ShortID(r.Cluster))
 	}
 	if c.cluster == "" {
 		c.cluster = r.Cluster

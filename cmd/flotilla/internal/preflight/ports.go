@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/self"
 )
 
@@ -104,7 +104,7 @@ func (c *checker) advertise(ctx context.Context) {
 		case err != nil:
 			c.warn(item, "see that the name and the firewall let the machine reach itself", "the running node does not answer at %s: %s", c.addr, explain(err))
 		case c.id != "" && r.ID != c.id:
-			c.fail(item, remedy, "at %s another node answers: %s (%s)", c.addr, term.Safe(r.Name), term.ShortID(r.ID))
+			c.fail(item, remedy, "at %s another node answers: %s (%s)", c.addr, plaintext.Safe(r.Name), plaintext.ShortID(r.ID))
 		default:
 			c.ok(item, "the running node answers at %s", c.addr)
 		}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // Outcome is what happened to a group. Its text is the column in the report.
@@ -45,9 +45,9 @@ func (r *Report) Add(k Kind, name string, o Outcome, text string) {
 	r.counts[k][o]++
 	switch {
 	case o == Refused:
-		r.refused = append(r.refused, term.Safe(name)+": "+text)
+		r.refused = append(r.refused, plaintext.Safe(name)+": "+text)
 	case text != "":
-		r.remarks = append(r.remarks, term.Safe(name)+": "+text)
+		r.remarks = append(r.remarks, plaintext.Safe(name)+": "+text)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 const (
@@ -144,7 +146,7 @@ func (g Goal) percent(done int64) int64 {
 // amount returns n things or bytes in words.
 func (g Goal) amount(n int64) string {
 	if g.Bytes {
-		return Size(n)
+		return plaintext.Size(n)
 	}
 	return fmt.Sprint(n)
 }

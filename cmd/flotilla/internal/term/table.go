@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 )
 
 // Table is rows of cells below a head.
@@ -29,7 +31,7 @@ func (t *Table) Row(parts ...any) {
 		case Hue:
 			row[len(row)-1].hue = part
 		default:
-			row = append(row, cell{text: Safe(fmt.Sprint(part))})
+			row = append(row, cell{text: plaintext.Safe(fmt.Sprint(part))})
 		}
 	}
 	t.rows = append(t.rows, row)

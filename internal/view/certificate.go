@@ -5,8 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 // urgent is the number of days left from which a failed renewal is bad.
@@ -14,7 +13,7 @@ const urgent = 3
 
 // Certificate is a certificate that nodes serve.
 type Certificate struct {
-	flotilla.Certificate
+	status.Certificate
 
 	// Nodes are the names of the nodes that serve it.
 	Nodes []string
@@ -23,18 +22,23 @@ type Certificate struct {
 // Certificates returns all certificates that are served, by name, and the number of nodes that
 // serve any.
 func (c *Cluster) Certificates() (all []Certificate, serving int) {
+	type same struct {
+		name, serial, err string
+		selfSigned        bool
+	}
+	known := make(map[same]int) // places in all
 	for _, n := range c.Nodes {
 		if n.Status == nil || len(n.Status.Certificates) == 0 {
 			continue
 		}
 		serving++
 		for _, cert := range n.Status.Certificates {
-			i := slices.IndexFunc(all, func(o Certificate) bool {
-				return o.Name == cert.Name && o.Serial == cert.Serial && o.Err == cert.Err && o.SelfSigned == cert.SelfSigned
-			})
-			if i < 0 {
+			key := same{cert.Name, cert.Serial, cert.Err, cert.SelfSigned}
+			i, ok := known[key]
+			if !ok {
+				i = len(all)
+				known[key] = i
 				all = append(all, Certificate{Certificate: cert})
-				i = len(all) - 1
 			}
 			all[i].Nodes = append(all[i].Nodes, n.Name)
 		}
@@ -48,18 +52,18 @@ func (c *Certificate) Expired() bool { return c.DaysLeft < 0 }
 
 // State returns what there is to say about the certificate, which may be nothing, and how bad it
 // is. The lifetimes of certificates vary widely, so few days left are no fault by themselves.
-func (c *Certificate) State() (string, term.Hue) {
+func (c *Certificate) State() (string, Grade) {
 	switch {
 	case c.SelfSigned:
-		return "self-signed for now", term.Odd
+		return "self-signed for now", Odd
 	case c.NotAfter.IsZero():
-		return "there is none yet", term.Bad
+		return "there is none yet", Bad
 	case c.Expired():
-		return "expired on " + c.NotAfter.UTC().Format(time.DateOnly), term.Bad
+		return "expired on " + c.NotAfter.UTC().Format(time.DateOnly), Bad
 	case c.Err != "" && c.DaysLeft < urgent:
-		return "", term.Bad
+		return "", Bad
 	case c.Err != "" || c.DaysLeft < 1:
-		return "", term.Odd
+		return "", Odd
 	}
-	return "", term.Good
+	return "", Good
 }

@@ -1,6 +1,6 @@
 package view
 
-import "github.com/flotilla-ha/flotilla"
+import "github.com/flotilla-ha/flotilla/status"
 
 // JSON is a cluster for programs.
 type JSON struct {
@@ -17,7 +17,7 @@ type JSON struct {
 
 // NodeJSON is a node for programs.
 type NodeJSON struct {
-	flotilla.Member
+	status.Member
 
 	// State is that of the table.
 	State string
@@ -26,7 +26,7 @@ type NodeJSON struct {
 	Why string `json:",omitempty"`
 
 	// Status is what the node itself says. Null means that it has not answered.
-	Status *flotilla.Status
+	Status *status.Status
 }
 
 // JSON returns the cluster for programs.

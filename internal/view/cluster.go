@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 // Cluster is a cluster as its nodes describe it.
@@ -18,19 +18,19 @@ type Cluster struct {
 	Nodes []Node
 
 	// Best is the description to believe about the cluster as a whole.
-	Best flotilla.Status
+	Best status.Status
 }
 
 // New returns the cluster that a reply describes.
 func New(reply remote.StatusReply) (*Cluster, error) {
 	c := new(Cluster)
 	for _, n := range reply.Nodes {
-		one := Node{Member: flotilla.Member{ID: n.ID, Name: n.Name, Addr: n.Addr}, why: n.Why}
+		one := Node{Member: status.Member{ID: n.ID, Name: n.Name, Addr: n.Addr}, why: n.Why}
 		if len(n.Status) > 0 {
-			one.Status = new(flotilla.Status)
+			one.Status = new(status.Status)
 			if err := json.Unmarshal(n.Status, one.Status); err != nil {
 				return nil, fmt.Errorf("the status of %s is malformed; "+
-					"it runs another version of flotilla: upgrade the older of the two", n.Name)
+					"it runs another version of flotilla: upgrade the older of the two", plaintext.Safe(n.Name))
 			}
 			if c.Best.ID == "" || better(one.Status, &c.Best) {
 				c.Best = *one.Status
@@ -53,8 +53,8 @@ func New(reply remote.StatusReply) (*Cluster, error) {
 }
 
 // better reports whether a is to be believed rather than b.
-func better(a, b *flotilla.Status) bool {
-	rank := func(s *flotilla.Status) []uint64 {
+func better(a, b *status.Status) bool {
+	rank := func(s *status.Status) []uint64 {
 		leads := uint64(0)
 		if s.Leader == s.ID && s.ID != "" {
 			leads = 1
@@ -71,7 +71,7 @@ func (c *Cluster) NameOf(id string) string {
 			return n.Name
 		}
 	}
-	return term.ShortID(id)
+	return plaintext.ShortID(id)
 }
 
 // Find returns the node that an operator means by its name, its ID, or the beginning of its ID.
@@ -95,14 +95,14 @@ func (c *Cluster) Find(text string) (Node, error) {
 	}
 	var names, ids []string
 	for _, n := range c.Nodes {
-		names = append(names, term.Safe(n.Name))
+		names = append(names, plaintext.Safe(n.Name))
 		ids = append(ids, n.ID)
 	}
 	if len(found) > 0 {
 		return Node{}, fmt.Errorf("several nodes are called %s; give one of the IDs %s",
-			term.Safe(text), strings.Join(ids, ", "))
+			plaintext.Safe(text), strings.Join(ids, ", "))
 	}
-	return Node{}, fmt.Errorf("there is no node %s; the nodes are %s", term.Safe(text), strings.Join(names, ", "))
+	return Node{}, fmt.Errorf("there is no node %s; the nodes are %s", plaintext.Safe(text), strings.Join(names, ", "))
 }
 
 // HasLeader reports whether a leader has answered, or the other nodes know one.
@@ -116,24 +116,21 @@ func (c *Cluster) OthersReady(id string) bool {
 	})
 }
 
-// voters counts the voters, and those of them that have answered.
-func (c *Cluster) voters() (all, there int) {
-	for _, n := range c.Nodes {
-		if n.Voter {
-			all++
-			if n.Status != nil {
-				there++
-			}
-		}
+// Raft returns the part that a node plays in raft, in a word. It returns "" if there is no cluster.
+func (c *Cluster) Raft(n *Node) string {
+	switch {
+	case n.ID == c.Best.Leader:
+		return "leads"
+	case n.Voter && n.Witness:
+		return "witness"
+	case n.Voter:
+		return "votes"
+	case n.Demoted:
+		return "demoted"
+	case c.Best.Cluster == "":
+		return ""
 	}
-	return all, there
-}
-
-// Tolerates returns how many more voters may fail before there is no majority. It is negative if
-// there is none now.
-func (c *Cluster) Tolerates() int {
-	all, there := c.voters()
-	return there - (all/2 + 1)
+	return "follows"
 }
 
 // Fault returns what is wrong with the cluster as a whole, or "".
@@ -141,7 +138,7 @@ func (c *Cluster) Fault() string {
 	if c.HasLeader() {
 		return ""
 	}
-	all, there := c.voters()
+	all, there := c.Voters()
 	if all == 0 {
 		return "" // there is no cluster yet: the node says what it waits for
 	}
@@ -164,8 +161,8 @@ func (c *Cluster) NoLeader() error {
 
 // Space returns how full the state is. Limits may differ, so each figure is that of the node with
 // the least room.
-func (c *Cluster) Space() []flotilla.SpaceStatus {
-	var out []flotilla.SpaceStatus
+func (c *Cluster) Space() []status.Space {
+	var out []status.Space
 	place := make(map[string]int)
 	for _, n := range c.Nodes {
 		if n.Status == nil {

@@ -1,18 +1,18 @@
 package view
 
 import (
+	"fmt"
 	"strings"
 
-	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 // Node is one member of a cluster, or the node that was asked.
 type Node struct {
-	flotilla.Member
+	status.Member
 
 	// Status is what the node has said. Nil means nothing.
-	Status *flotilla.Status
+	Status *status.Status
 
 	why string // it has not answered or is not ready; empty: neither
 }
@@ -30,29 +30,29 @@ const (
 	stateClockWrong = "clock wrong"
 )
 
-// State returns the state of the node in a word or two.
-func (n *Node) State() (string, term.Hue) {
+// State returns the state of the node in a word or two, and how bad it is.
+func (n *Node) State() (string, Grade) {
 	switch s := n.Status; {
 	case s == nil && n.Present && !n.Suspect:
-		return stateSilent, term.Odd
+		return stateSilent, Odd
 	case s == nil && n.Suspect:
-		return stateSuspect, term.Odd
+		return stateSuspect, Odd
 	case s == nil:
-		return stateAbsent, term.Bad
+		return stateAbsent, Bad
 	case s.Err != "":
-		return stateFailed, term.Bad
+		return stateFailed, Bad
 	case s.Drained:
-		return stateDrained, term.Odd
+		return stateDrained, Odd
 	case s.Draining:
-		return stateDraining, term.Odd
+		return stateDraining, Odd
 	case !s.Ready:
-		return stateNotReady, term.Bad
+		return stateNotReady, Bad
 	case n.Suspect:
-		return stateSuspect, term.Odd
+		return stateSuspect, Odd
 	case s.Clock != "":
-		return stateClockWrong, term.Odd
+		return stateClockWrong, Odd
 	}
-	return stateReady, term.Good
+	return stateReady, Good
 }
 
 // Fault returns why the node is not as it should be, or "".
@@ -94,4 +94,16 @@ func (n *Node) differs() string {
 		return ""
 	}
 	return "its configuration differs from that of others: " + strings.Join(all, "; ")
+}
+
+// Lease returns how long the node may still hold its roles, by what it has said: "540 ms", or
+// "none". It returns "" if the node has said nothing.
+func (n *Node) Lease() string {
+	switch {
+	case n.Status == nil:
+		return ""
+	case !n.Status.Lease.Held:
+		return "none"
+	}
+	return fmt.Sprintf("%d ms", n.Status.Lease.LeftMillis)
 }

@@ -1,4 +1,4 @@
-package view
+package show
 
 import (
 	"fmt"
@@ -8,14 +8,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
+	"github.com/flotilla-ha/flotilla/internal/view"
 )
 
 // Facts is what "status -watch" reports changes of: a text for each thing.
 type Facts map[string]string
 
-// Facts returns what the cluster is like.
-func (c *Cluster) Facts() Facts {
+// FactsOf returns what a cluster is like.
+func FactsOf(c *view.Cluster) Facts {
 	f := Facts{"leader": "none"}
 	if c.HasLeader() {
 		f["leader"] = c.NameOf(c.Best.Leader)
@@ -25,14 +26,13 @@ func (c *Cluster) Facts() Facts {
 		if n.Voter {
 			state += ", votes"
 		}
-		f["node "+n.Name+" "+term.ShortID(n.ID)] = state
+		f["node "+n.Name+" "+plaintext.ShortID(n.ID)] = state
 	}
-	for _, r := range c.Best.Roles {
-		holder := c.holder(r)
+	for _, r := range c.Roles() {
+		f["role "+r.Name] = r.HolderName
 		if r.HoldDown {
-			holder += ", which is gone"
+			f["role "+r.Name] += ", which is gone"
 		}
-		f["role "+r.Name] = holder
 	}
 	all, serving := c.Certificates()
 	for _, cert := range all {
@@ -45,7 +45,7 @@ func (c *Cluster) Facts() Facts {
 	return f
 }
 
-func certificateFact(c *Certificate, serving int) string {
+func certificateFact(c *view.Certificate, serving int) string {
 	text, _ := c.State()
 	if text == "" {
 		text = "until " + c.NotAfter.UTC().Format(time.DateOnly) + " by " + c.Issuer + ", serial " + c.Serial
@@ -92,6 +92,6 @@ func (f Facts) WriteChanges(w io.Writer, now time.Time, before Facts) {
 		if is == "" {
 			is = "-"
 		}
-		fmt.Fprintf(w, "%s  %s: %s -> %s\n", now.UTC().Format(time.RFC3339), term.Safe(k), term.Safe(was), term.Safe(is))
+		fmt.Fprintf(w, "%s  %s: %s -> %s\n", now.UTC().Format(time.RFC3339), plaintext.Safe(k), plaintext.Safe(was), plaintext.Safe(is))
 	}
 }

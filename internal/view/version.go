@@ -3,16 +3,18 @@ package view
 import (
 	"fmt"
 	"slices"
+	"time"
 
-	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/plaintext"
 	"github.com/flotilla-ha/flotilla/internal/upgrade"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 // versions returns what the nodes know of the cluster version, and false if none of those that have
 // answered knows anything: they run older programs. A leader of an older program knows nothing of
 // it.
 func (c *Cluster) versions() (upgrade.View, bool) {
-	best := new(flotilla.Status)
+	best := new(status.Status)
 	for _, n := range c.Nodes {
 		if n.Status != nil && n.Status.Version != 0 && (best.Version == 0 || better(n.Status, best)) {
 			best = n.Status
@@ -29,18 +31,28 @@ func (c *Cluster) versions() (upgrade.View, bool) {
 	return v, v.Version != 0
 }
 
-// versionColumn returns the head of the column with the versions that nodes support, and what
-// stands in it. There is such a column while the nodes run different programs.
-func (c *Cluster) versionColumn() (head []string, cell func(*Node) []any) {
+// Version says in a line which version the cluster has, and how far it is on the way to the next.
+// It returns "" if no node has said. The text is safe to print.
+func (c *Cluster) Version(now time.Time) string {
+	v, ok := c.versions()
+	if !ok {
+		return ""
+	}
+	return "cluster " + plaintext.Safe(v.Text(now))
+}
+
+// Supports returns which version each node supports, by its ID: "version 2", or "" if that is not
+// known. It returns nil unless the nodes run different programs.
+func (c *Cluster) Supports() map[string]string {
 	v, _ := c.versions()
 	if !slices.ContainsFunc(v.Members, func(m upgrade.Member) bool { return m.Supports != v.Newest() }) || v.Newest() <= v.Version {
-		return nil, func(*Node) []any { return nil }
+		return nil
 	}
-	return []string{"SUPPORTS"}, func(n *Node) []any {
-		supports, _ := v.Of(n.ID)
-		if supports == 0 {
-			return []any{""}
+	out := make(map[string]string)
+	for _, m := range v.Members {
+		if m.Supports != 0 {
+			out[m.ID] = fmt.Sprint("version ", m.Supports)
 		}
-		return []any{fmt.Sprint("version ", supports)}
 	}
+	return out
 }
