@@ -16,12 +16,14 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/changes"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/events"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/history"
@@ -29,6 +31,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/metrics"
 	"github.com/flotilla-ha/flotilla/internal/ops"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -60,12 +63,9 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.hooks.Rate), life: lifecycle.New(), store: applied.New()}
 	n.peers = peers.NewTable(n.store)
 	n.records.feed = changes.New(n.store)
-	n.log = slogbridge.NewNamed(n.upkeep.journal.Logger(cfg.Logger), n.peers.Name, func() string {
-		if label := n.label.Load(); label != nil {
-			return *label
-		}
-		return ""
-	})
+	seen := events.New(n.peers.Name)
+	n.observer = metrics.NewObserver(seen)
+	n.log = slogbridge.NewNamed(seen.Logger(n.upkeep.journal.Logger(cfg.Logger)), n.peers.Name, seen.Node)
 	err := n.open(ctx, first)
 	if err == nil {
 		err = n.members.Audit(ctx)
@@ -216,7 +216,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if n.self.Name == "" {
 		n.self.Name = machineName()
 	}
-	n.label.Store(&n.self.Name)
+	n.observer.Events.SetNode(n.self.Name)
 	for _, m := range id.Peers {
 		n.peers.Learn(m)
 	}
@@ -302,6 +302,9 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			Lead:      n.lead,
 			LoseLease: func(cause error) uint64 { return n.leases.Lose(cause) },
 			WakeLease: func() { n.leases.Wake() },
+			LeaderChanged: func(id string, without time.Duration) {
+				n.observer.Events.Leader(id, n.replica.Term(), without)
+			},
 		},
 	})
 	n.leases = lease.New(lease.Config{
@@ -341,6 +344,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 				return err
 			},
 			Journal:     n.upkeep.journal.Text,
+			Events:      n.observer.Events,
 			Records:     n.storage,
 			StoreAll:    n.storage.storeAll,
 			DropTickets: n.DropTickets,
@@ -366,7 +370,7 @@ func (n *Node) run(ctx context.Context) {
 	n.replica.Disk.Entered()
 	n.life.Tasks.Go(func() { n.members.Remember(ctx) })
 	n.life.Tasks.Go(func() { n.greetPeers(ctx) })
-	n.life.Tasks.Go(func() { n.maintain(ctx) })
+	n.life.Tasks.Go(func() { maintain(ctx, n) })
 	if n.upkeep.backups != nil {
 		n.life.Tasks.Go(func() { keepBackups(ctx, n) })
 	}
@@ -378,6 +382,7 @@ func (n *Node) run(ctx context.Context) {
 		setbacks := n.life.Setbacks.Load()
 		n.replica.Until(ctx, n.replica.CatchUp)
 		n.leases.CatchUp()
+		n.observer.Events.Begin()
 		n.replica.Until(ctx, func(ctx context.Context) error { return n.members.OpenSession(ctx, lost) })
 		n.members.RecordSession()
 		lost = n.members.Live(ctx, setbacks)
@@ -492,7 +497,7 @@ func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) erro
 	if err := n.members.Ident.Save(func(id *membership.Identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	n.log.Error("this node cannot go on with its data directory; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
+	n.log.Error("this node cannot go on with its data directory; its state is set aside, and it joins as a new node", "event", event.NodeReset, "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
 	if err := errors.Join(n.replica.Port.Close(), n.replica.EndRaft(), n.replica.Dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}

@@ -3,7 +3,6 @@ package flotilla
 import (
 	"log/slog"
 	"sync"
-	"sync/atomic"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/certs"
@@ -13,6 +12,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/metrics"
 	"github.com/flotilla-ha/flotilla/internal/ops"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -29,20 +29,20 @@ type Node struct {
 	timing timing.Timing
 	log    *slog.Logger
 	life   *lifecycle.Life
-	label  atomic.Pointer[string] // the node's name in the log; nil: not known yet
 
 	// These parts do not depend on the directory. open makes them.
-	store   *applied.Store
-	fsm     *fsm
-	peers   *peers.Table
-	clocks  *clocks.Clocks
-	storage *Storage
-	own     *ownStorage // the node's own certificates, see TLS.PerNode
-	certs   *certs.Certs
-	tickets *tickets.Sealer
-	upkeep  upkeep
-	remarks remarks
-	records records // the entries of programs
+	store    *applied.Store
+	fsm      *fsm
+	peers    *peers.Table
+	clocks   *clocks.Clocks
+	storage  *Storage
+	own      *ownStorage // the node's own certificates, see TLS.PerNode
+	certs    *certs.Certs
+	tickets  *tickets.Sealer
+	upkeep   upkeep
+	observer *metrics.Observer // what the node has seen, for people
+	remarks  remarks
+	records  records // the entries of programs
 
 	frontend *frontend.Server // listeners for clients: those of Serve and those of the program
 

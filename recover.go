@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/backups"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -234,7 +235,7 @@ func loadIdentity(
 		return nil, false, err
 	}
 	log.Warn("the cluster has replaced its secret while this node was away, and removed it; its state is set aside, and it joins as a new node",
-		"dir", dir.Path(), "opens with", id.Key)
+		"dir", dir.Path(), "opens with", id.Key, "event", event.NodeReset)
 	if err := membership.SetAsideNext(dir, id); err != nil {
 		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/hostname"
@@ -253,7 +254,7 @@ func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 	n.life.Drained.Store(true)
 	n.life.Changed.Notify()
 	graceTime := max(n.cfg.Drain.Grace, 0)
-	n.log.Info("draining", "grace", graceTime, "patience", n.cfg.Drain.Patience)
+	n.log.Info("draining", "grace", graceTime, "patience", n.cfg.Drain.Patience, "event", event.DrainBegun)
 	grace := time.NewTimer(graceTime)
 	defer grace.Stop()
 	ctx, cancel := context.WithTimeout(ctx, graceTime+n.cfg.Drain.Patience)
@@ -272,7 +273,7 @@ func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 	both.Go(func() { httpsErr = https.Drain(ctx) })
 	both.Go(func() { plainErr = plain.Drain(ctx) })
 	both.Wait()
-	n.log.Info("drained")
+	n.log.Info("drained", "event", event.DrainEnded)
 	return errs.Edge("draining", errors.Join(httpsErr, plainErr))
 }
 

@@ -69,6 +69,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 		fx.Claims = n.roles.Claims()
 		n.certs.StoredAny()
 	}
+	n.observer.News(fx.News, n.self.ID)
 	if fx.Sessions {
 		n.leases.SessionsChanged()
 		n.roles.OnSessions(n.store.State())
@@ -144,7 +145,7 @@ func barrier(ctx context.Context, n *Node) {
 }
 
 // maintain makes one of the nodes that serve certificates clean the storage.
-func (n *Node) maintain(ctx context.Context) {
+func maintain(ctx context.Context, n *Node) {
 	select {
 	case <-n.certs.Used():
 	case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/roles"
@@ -43,7 +44,7 @@ func (o *Operator) serveDrain(ctx context.Context, peer string, body []byte) ([]
 func (o *Operator) cordon(ctx context.Context) (remote.Answer, error) {
 	held := len(o.cfg.Roles.Held((*roles.Tenure).IsRole))
 	if !o.cfg.Life.Cordoned.Swap(true) {
-		o.cfg.Log.Info("an operator drains this node", "roles", held)
+		o.cfg.Log.Info("an operator drains this node", "roles", held, "event", event.DrainBegun)
 	}
 	o.cfg.Life.Changed.Notify()
 	o.cfg.Roles.Recheck()
@@ -63,7 +64,7 @@ func (o *Operator) cordon(ctx context.Context) (remote.Answer, error) {
 // undrain undoes cordon.
 func (o *Operator) undrain() (remote.Answer, error) {
 	if o.cfg.Life.Cordoned.Swap(false) {
-		o.cfg.Log.Info("an operator has this node take part again")
+		o.cfg.Log.Info("an operator has this node take part again", "event", event.DrainEnded)
 	}
 	o.cfg.Life.Changed.Notify()
 	if o.cfg.Life.Drained.Load() || o.cfg.Life.Leaving.Load() {

@@ -12,6 +12,7 @@ import (
 func (o *Operator) HandleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallStatus, rpc.Bytes(o.serveStatus))
 	mux.HandleFunc("POST "+remote.CallDiagnose, rpc.Bytes(o.serveDiagnose))
+	mux.HandleFunc("POST "+remote.CallEvents, rpc.Bytes(o.serveEvents))
 	mux.HandleFunc("POST "+remote.CallRemove, rpc.Bytes(o.serveRemove))
 	mux.HandleFunc("POST "+remote.CallVote, rpc.Bytes(o.serveVote))
 	mux.HandleFunc("POST "+remote.CallTransfer, rpc.Bytes(o.serveTransfer))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/events"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/peers"
@@ -43,6 +44,9 @@ type Up struct {
 
 	// Journal returns the newest part of the node's log.
 	Journal func() string
+
+	// Events are those of this node.
+	Events *events.Log
 
 	// Backup writes a sealed backup of the cluster.
 	Backup func(ctx context.Context, w io.Writer) error

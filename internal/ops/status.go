@@ -25,9 +25,17 @@ func (o *Operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 	if err != nil {
 		return nil, codec.ErrMalformed
 	}
-	var reply remote.StatusReply
+	return o.status(ctx, q.Node, o.cfg.Replica.IsServer(peer)).Encode(), nil
+}
+
+// Status returns what all members that answer in time say of themselves.
+func (o *Operator) Status(ctx context.Context) remote.StatusReply { return o.status(ctx, "", false) }
+
+// status returns what a member says of itself, or all of them if node is empty. If local is true,
+// other nodes are not asked.
+func (o *Operator) status(ctx context.Context, node string, local bool) (reply remote.StatusReply) {
 	for _, m := range o.listMembers() {
-		if q.Node == "" || q.Node == m.ID {
+		if node == "" || node == m.ID {
 			reply.Nodes = append(reply.Nodes, remote.NodeStatus{ID: m.ID, Name: m.Name, Addr: m.Addr})
 		}
 	}
@@ -35,10 +43,10 @@ func (o *Operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 	defer cancel()
 	var asking sync.WaitGroup
 	for i := range reply.Nodes {
-		asking.Go(func() { o.fillStatus(ctx, &reply.Nodes[i], o.cfg.Replica.IsServer(peer)) })
+		asking.Go(func() { o.fillStatus(ctx, &reply.Nodes[i], local) })
 	}
 	asking.Wait()
-	return reply.Encode(), nil
+	return reply
 }
 
 // listMembers returns this node, and then the others in the order of their names.

@@ -82,7 +82,7 @@ type NodeStatus struct {
 	// ID, Name and Addr are those under which the cluster knows the node.
 	ID, Name, Addr string
 
-	// Status is a flotilla.Status in JSON. Empty: the node did not answer.
+	// Status is a status.Status in JSON. Empty: the node did not answer.
 	Status []byte
 
 	// Why is why the node did not answer, or what it waits for until it is ready. Empty: all is well.
