@@ -30,6 +30,7 @@ const (
 	DrainEnded          Kind = "drain_ended"          // none: it is drained, or takes part again
 	AddressBound        Kind = "address_bound"        // the addresses that are here
 	AddressReleased     Kind = "address_released"     // the addresses that are not here any more
+	AddressKept         Kind = "address_kept"         // the addresses that stay without a lease
 	AddressConflict     Kind = "address_conflict"     // the addresses that another machine claims
 	AddressFailed       Kind = "address_failed"       // the addresses that cannot be put in place
 	AddressMended       Kind = "address_mended"       // the addresses that somebody had changed

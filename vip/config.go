@@ -21,6 +21,7 @@ import (
 //   - Holder reports that another node has the role, so that an address that is kept without a
 //     majority goes.
 //   - Remark puts problems with an address into the cluster's status.
+//   - ObserveAddresses tells the cluster what happens to the addresses: see hold.Observer.
 //
 // A type that wraps a Node should embed it, so that it has these methods too.
 type Holder interface {

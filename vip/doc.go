@@ -60,5 +60,6 @@
 // run.go competes for the role, owner.go is a tenure, keep.go a time without a lease. They know the
 // kernel only as a Place. kernel_linux.go is the Place of this machine, placement_linux.go the
 // addresses of one unit there, system_linux.go what all units of the process share: the fence
-// (table_linux.go), the guard, the lease and the lifetimes. The other files are mechanisms.
+// (table_linux.go), the guard, the lease and the lifetimes. report.go says what happens, to the
+// program and the cluster. The other files are mechanisms.
 package vip

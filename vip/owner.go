@@ -46,6 +46,7 @@ func (o *owner) hold(ctx, held context.Context, t hold.Tenure) error {
 	o.report.event(Event{Kind: Bound, Fence: t.Fence(), Took: time.Since(start)})
 	if err := o.stay(held, t); err != nil {
 		err = errors.Join(err, o.place.Unbind())
+		o.report.unbound()
 		if !errors.Is(err, errExpired) && !errors.Is(err, errConflict) {
 			err = fmt.Errorf("%w: %w", errUnable, err)
 		}
@@ -64,7 +65,9 @@ func (o *owner) hold(ctx, held context.Context, t hold.Tenure) error {
 			})
 			return cause
 		} else if !errors.Is(err, errExpired) {
-			return errors.Join(err, o.place.Unbind())
+			err = errors.Join(err, o.place.Unbind())
+			o.report.unbound()
+			return err
 		}
 	}
 	// A node that stood still past the deadline keeps nothing: others may have the address already.
@@ -99,6 +102,7 @@ func (o *owner) probe(ctx context.Context, kept bool) error {
 	}
 	other, err := p.Probe(ctx)
 	if err == nil && other != "" {
+		o.report.claimed(other)
 		err = fmt.Errorf("%w: %s", errConflict, other)
 	}
 	return err
@@ -116,7 +120,9 @@ func (o *owner) bind(held context.Context, t hold.Tenure) error {
 				o.fitness.unexplained++
 			}
 		}
-		return errors.Join(err, o.place.Unbind())
+		err = errors.Join(err, o.place.Unbind())
+		o.report.unbound() // they may have been kept
+		return err
 	}
 	o.fitness.fit()
 	o.report.able()
@@ -204,7 +210,11 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 				o.announce(t)
 			}
 			if report {
-				o.report.event(Event{Kind: Conflict, Fence: t.Fence(), Err: c})
+				o.report.eventWith(Event{Kind: Conflict, Fence: t.Fence(), Err: c}, func(a *hold.Addresses) {
+					if !c.Probe {
+						a.Conflict = c.MAC.String()
+					}
+				})
 				o.report.remark(c.Error())
 			}
 			if yield {
@@ -213,6 +223,7 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 		case <-over.C:
 			if d.over(time.Now()) {
 				o.cfg.Logger.Info("floating address: no other machine claims it any more", "addrs", o.cfg.addrs())
+				o.report.claimed("")
 				o.report.remark("")
 			}
 		case <-again.C:

@@ -40,6 +40,8 @@ func Run(ctx context.Context, h Holder, cfg Config) error {
 			"use one that is a vip.PublicHolder")
 	}
 	r := newRunner(h, &cfg, place)
+	r.report.begin()
+	defer r.report.end()
 	err = r.run(ctx)
 	r.owner.endKeeping()
 	if closed := place.Close(); closed != nil {
@@ -108,6 +110,7 @@ func (r *runner) run(ctx context.Context) error {
 			continue
 		}
 		var pause time.Duration
+		r.report.competes()
 		err := r.compete(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -120,7 +123,7 @@ func (r *runner) run(ctx context.Context) error {
 			if r.owner.conflicts++; r.owner.conflicts > 1 {
 				pause = conflictMax
 			}
-			r.report.event(Event{Kind: Conflict, Err: err})
+			r.report.eventWith(Event{Kind: Conflict, Err: err}, func(a *hold.Addresses) { a.Usable = false })
 		default:
 			if errors.Is(err, errUnable) {
 				fitness.explain(check(ctx, r.place))

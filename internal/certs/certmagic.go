@@ -2,8 +2,11 @@ package certs
 
 import (
 	"log/slog"
+	"strings"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -23,8 +26,9 @@ func newCertmagic(cfg *Config) (*certmagic.Config, *certmagic.Cache, *certmagic.
 	// (certmagic issue 292).
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
-		Logger:           zl,
+		Logger:           zl.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return withoutLoop{c} })),
 	})
+	cache.Stop() // its loop only: see renewals
 	config = certmagic.New(cache, certmagic.Config{
 		Storage:   cfg.Storage,
 		Issuers:   []certmagic.Issuer{},
@@ -55,7 +59,6 @@ func newCertmagic(cfg *Config) (*certmagic.Config, *certmagic.Cache, *certmagic.
 		t.Configure(config, issuer)
 	}
 	if err := checkConfigured(config, cfg.Storage); err != nil {
-		cache.Stop()
 		return nil, nil, nil, err
 	}
 	for _, i := range config.Issuers {
@@ -75,6 +78,22 @@ func newCertmagic(cfg *Config) (*certmagic.Config, *certmagic.Cache, *certmagic.
 	// certmagic would ask while it loads a certificate, without a deadline
 	config.OCSP.DisableStapling = true
 	return config, cache, demand, nil
+}
+
+// withoutLoop leaves out the lines about the loop that renewals replaces.
+type withoutLoop struct{ zapcore.Core }
+
+// With implements zapcore.Core.
+func (c withoutLoop) With(fields []zapcore.Field) zapcore.Core {
+	return withoutLoop{c.Core.With(fields)}
+}
+
+// Check implements zapcore.Core.
+func (c withoutLoop) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if strings.HasSuffix(e.Message, "background certificate maintenance") {
+		return to
+	}
+	return c.Core.Check(e, to)
 }
 
 // checkConfigured returns what TLS.Configure has broken.

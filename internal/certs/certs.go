@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,16 +36,17 @@ type Certs struct {
 	blocker    *blocker.Blocker
 	sweeper    *sweep.Sweeper
 	rekeyer    *rekey.Rekeyer
+	renewals   *renewals
 	web        *web.Handlers
+	meters     *Meters
 
 	end     context.CancelFunc // of all background work
 	used    chan struct{}      // closed when there is a name to serve for the first time
 	useOnce sync.Once
-	endOnce sync.Once
 }
 
-// New prepares certificates. A *errs.ConfigError names the field of TLS that is wrong. certmagic's
-// maintenance runs until Close.
+// New prepares certificates. A *errs.ConfigError names the field of TLS that is wrong. Renewals run
+// until Close.
 func New(cfg Config) (*Certs, error) {
 	cfg.setDefaults()
 	config, cache, demand, err := newCertmagic(&cfg)
@@ -53,7 +55,7 @@ func New(cfg Config) (*Certs, error) {
 	}
 	cfg.setNetwork(config.Issuers)
 	life, end := context.WithCancel(context.Background())
-	log, refusals := cfg.Log, new(atomic.Int64)
+	log, refusals, meters := cfg.Log, new(atomic.Int64), new(Meters)
 	pauses := backoff.New(cfg.Peek, cfg.Node, cfg.Storage, log)
 	eachACME(config, log, func(i *certmagic.ACMEIssuer) bool {
 		return backoff.Observe(i, pauses, cfg.Clocks.ObserveAuthority, refusals)
@@ -70,7 +72,7 @@ func New(cfg Config) (*Certs, error) {
 	})
 	o := &orderer{
 		loader: l, backoff: pauses, clocks: cfg.Clocks, quarantine: q, slots: slots.New(cfg.Storage, log),
-		limited: !l.isLocal(), log: log, refusals: refusals, before: make(map[string]int64),
+		limited: !l.isLocal(), meters: meters, log: log, refusals: refusals, placed: make(map[string]*placedOrder),
 	}
 	p := &provisional{loader: l, cluster: cfg.Cluster, perNode: cfg.perNode(), log: log}
 	prober := probe.New(probe.Config{Off: l.solvesDNS(), Lookup: cfg.Lookup, Dial: cfg.Dial, Ours: p.ours})
@@ -90,20 +92,26 @@ func New(cfg Config) (*Certs, error) {
 	})
 	used := make(chan struct{})
 	rk := newRekeyer(&cfg, o, d, used)
+	overHTTP := meters.challenges("http-01")
 	c := &Certs{
 		loader: l, orders: o, obtainer: ob, demands: d, rekeyer: rk,
 		pusher: &pusher{
 			loader: l, obtainer: ob, demands: d, quarantine: q, log: log, life: life,
 			pushing: make(map[string]chan struct{}),
 		},
-		handshakes: &handshakes{loader: l, demands: d, provisional: p, staples: staples, limit: cfg.Limit},
-		blocker:    blocker.New(cfg.Listen, config.Issuers),
-		sweeper:    newSweeper(&cfg, pauses.Sweep, q.Sweep, rk.Sweep),
+		handshakes: &handshakes{
+			loader: l, demands: d, provisional: p, staples: staples, limit: cfg.Limit, challenges: meters.challenges("tls-alpn-01"),
+		},
+		blocker: blocker.New(cfg.Listen, config.Issuers),
+		sweeper: newSweeper(&cfg, pauses.Sweep, q.Sweep, rk.Sweep),
 		web: web.New(web.Config{
 			Issuers: config.Issuers, Current: cfg.Current, Manages: names.manages, Serves: l.serves,
 			Development: cfg.Development, Status: cfg.RedirectStatus, Log: log,
+			Answered: overHTTP.answered, Unknown: overHTTP.unknown,
 		}),
-		end: end, used: used,
+		renewals: &renewals{look: cache.RenewManagedCertificates, looked: &meters.RenewalCheck, log: log, life: life},
+		meters:   meters,
+		end:      end, used: used,
 	}
 	e := &events{orders: o, obtainer: ob, demands: d, staples: staples, user: config.OnEvent}
 	if e.user == nil {
@@ -111,6 +119,7 @@ func New(cfg Config) (*Certs, error) {
 		config.ShouldEmitFunc = func(event string) bool { return event != "tls_get_certificate" }
 	}
 	config.OnEvent = e.observe
+	c.renewals.start()
 	return c, nil
 }
 
@@ -132,15 +141,13 @@ func (c *Certs) Close() {
 	c.end()
 	// certmagic.CleanUpOwnLocks is for the whole process and would take the locks of other nodes in
 	// it. A lock that is still held ends with this node's session.
+	c.renewals.tasks.Close()
 	c.obtainer.close()
 	c.demands.tasks.Close()
 	c.pusher.tasks.Close()
 	c.handshakes.staples.Close()
 	c.orders.slots.Close()
-	c.endOnce.Do(func() {
-		c.loader.cache.Stop()
-		c.blocker.Close()
-	})
+	c.blocker.Close()
 }
 
 // TLSConfig returns a configuration that serves the certificates of the cluster, and has
@@ -198,10 +205,22 @@ func (c *Certs) Issuers() []string {
 }
 
 // Status returns what is known about each declared name, in alphabetical order.
-func (c *Certs) Status() []Status { return status(c.loader, c.orders.backoff) }
+func (c *Certs) Status() []Status { return status(c.loader, c.orders.backoff, c.handshakes.staples) }
 
 // OnDemand returns the certificates on demand that expire first, and how many there are.
-func (c *Certs) OnDemand() (first []Status, all int) { return c.demands.status() }
+func (c *Certs) OnDemand() (first []Status, all int) {
+	first, all = c.demands.status()
+	first = slices.Clone(first)
+	for i := range first {
+		if found := c.loader.matching(first[i].Domain); len(found) > 0 {
+			first[i].plan(found, c.loader.config, c.handshakes.staples)
+		}
+	}
+	return first, all
+}
+
+// Meters returns what the node counts. They may be read at any time.
+func (c *Certs) Meters() *Meters { return c.meters }
 
 // Missing lists the declared names that have no certificate, and why. It is empty if all have one.
 func (c *Certs) Missing() string { return missing(c.loader) }

@@ -123,7 +123,7 @@ func TestDevelopmentCertificateIsServed(t *testing.T) {
 	if leaf.PublicKeyAlgorithm != x509.ECDSA {
 		t.Errorf("key is %v, want ECDSA", leaf.PublicKeyAlgorithm)
 	}
-	want := Status{Domain: "local.test", Serial: leaf.SerialNumber.Text(16), Issuer: "flotilla development CA", NotAfter: leaf.NotAfter, Managed: true}
+	want := Status{Domain: "local.test", Serial: leaf.SerialNumber.Text(16), Issuer: "flotilla development CA", NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Renewal: dueOf(leaf), Managed: true}
 	all := c.Status()
 	if len(all) != 2 || all[0].Domain != "127.0.0.1" {
 		t.Fatalf("status: %+v", all)

@@ -175,6 +175,9 @@ type Limiter interface {
 	// Release lets others go on until Acquire is called again. GetCertificate calls it before it
 	// waits.
 	Release(net.Conn)
+	// Refuse records that the handshake fails because there is no certificate for it. The error is
+	// returned after it.
+	Refuse(net.Conn)
 }
 
 // unlimited is no limiter.
@@ -182,3 +185,4 @@ type unlimited struct{}
 
 func (unlimited) Acquire(*tls.ClientHelloInfo) error { return nil }
 func (unlimited) Release(net.Conn)                   {}
+func (unlimited) Refuse(net.Conn)                    {}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -87,7 +88,7 @@ func (d *demands) allowed(ctx context.Context, name string) error {
 func (d *demands) renewable(ctx context.Context, name string) error {
 	err := d.allowed(ctx, name)
 	if denied := (*deniedError)(nil); errors.As(err, &denied) {
-		d.log.Warn("a certificate on demand is not wanted any more, and not renewed", "domain", name, "error", err)
+		d.log.Info("a certificate on demand is not wanted any more, and not renewed", "domain", name, "error", err)
 		d.withdraw(name)
 	}
 	return err
@@ -152,11 +153,11 @@ func (d *demands) start(name string) (*demandOrder, error) {
 		delete(d.asked, name)
 		d.mu.Unlock()
 		if order.err = err; err != nil {
-			level := slog.LevelWarn
-			if errors.As(err, new(*backoff.Error)) || d.life.Err() != nil {
-				level = slog.LevelDebug // it was logged when it happened
+			if errors.As(err, new(*backoff.Error)) || d.life.Err() != nil { // it was logged when it happened
+				d.log.Debug("no certificate on demand", "domain", name, "error", err)
+			} else {
+				d.log.Warn("no certificate on demand", "event", event.OrderRefused, "domain", name, "error", err)
 			}
-			d.log.Log(d.life, level, "no certificate on demand", "domain", name, "error", err)
 		}
 		close(order.done)
 	})

@@ -33,7 +33,8 @@
 //	challenge: stored by certmagic's solver, answered by every node from the storage (handshakes,
 //	    web); the solver itself must not open a port (blocker)
 //	push: Stored → pusher → loader.refresh, on every node
-//	renewal: certmagic, when due → events, as for the first order; obtainer takes over at expiry
+//	renewal: renewals → certmagic, when due → events, as for the first order; obtainer takes over at
+//	    expiry
 //	revocation: staple → replacer → orderer
 //	rekey: accounts (new key at the authority), then orderer.order with another key for each name
 //	    → push → revocation of the old certificate; the list is in the storage (package rekey)

@@ -23,7 +23,7 @@ import (
 // A flood of names that nobody serves costs next to nothing.
 func TestFloodOfUnknownNames(t *testing.T) {
 	skipShort(t)
-	const names = 2000
+	names := cases(t, 2000, 500)
 	for _, tc := range []struct {
 		name     string
 		n        int

@@ -34,6 +34,7 @@ type handshakes struct {
 	provisional *provisional
 	staples     *staple.Stapler
 	limit       Limiter
+	challenges  challengeCounts // of TLS-ALPN-01
 }
 
 // config returns a configuration for clients. first is the name for clients that send none; empty:
@@ -42,18 +43,19 @@ func (h *handshakes) config(first string) *tls.Config {
 	return &tls.Config{
 		// A nil configuration means this one, or the copy that a server has made of it.
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			err := h.admit(hello)
-			if err == nil {
-				err = h.limit.Acquire(hello)
+			if err := h.admit(hello); err != nil {
+				h.limit.Refuse(hello.Conn)
+				return nil, err
 			}
-			return nil, err
+			return nil, h.limit.Acquire(hello)
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := h.certificate(hello, first)
-			if err == nil {
-				err = h.limit.Acquire(hello)
+			if err != nil {
+				h.limit.Refuse(hello.Conn)
+				return nil, err
 			}
-			return cert, err
+			return cert, h.limit.Acquire(hello)
 		},
 		NextProtos: []string{"h2", "http/1.1", acmez.ACMETLS1Protocol},
 		MinVersion: tls.VersionTLS12,
@@ -90,6 +92,7 @@ func (h *handshakes) admit(hello *tls.ClientHelloInfo) error {
 		return errUnknownName
 	case isChallenge(hello) && len(hello.SupportedProtos) == 1:
 		if !h.isChallenged(hello.Context(), name) {
+			h.challenges.unknown.Inc()
 			return errUnknownName // certmagic would log it
 		}
 		return nil
@@ -106,7 +109,7 @@ func (h *handshakes) admit(hello *tls.ClientHelloInfo) error {
 func (h *handshakes) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Certificate, error) {
 	if isChallenge(hello) {
 		h.limit.Release(hello.Conn)
-		return h.loader.config.GetCertificate(hello)
+		return h.challenge(hello)
 	}
 	if hello.ServerName == "" {
 		named := *hello
@@ -125,6 +128,19 @@ func (h *handshakes) certificate(hello *tls.ClientHelloInfo, first string) (*tls
 	}
 	cert, err := h.loader.config.GetCertificate(hello)
 	return h.staples.Attach(cert), err
+}
+
+// challenge returns what proves control of a name to an authority.
+func (h *handshakes) challenge(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cert, err := h.loader.config.GetCertificate(hello)
+	switch {
+	case len(hello.SupportedProtos) > 1: // it is no challenge
+	case err == nil:
+		h.challenges.answered.Inc()
+	default:
+		h.challenges.unknown.Inc()
+	}
+	return cert, err
 }
 
 // defaultName returns the name for a client without SNI, such as a balancer's check, or a client

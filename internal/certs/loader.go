@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/hostname"
 )
@@ -22,6 +23,10 @@ type loader struct {
 	life    context.Context
 	barrier func(context.Context)
 	log     *slog.Logger
+
+	// Of the last order of this node for a directory, until its certificate is served: the serial
+	// number, empty while the order is under way.
+	own sync.Map
 
 	mu   sync.Mutex
 	busy map[string]chan struct{} // of a directory that is being loaded; closed at the end
@@ -107,11 +112,35 @@ func (l *loader) refresh(ctx context.Context, name string) error {
 			stale = append(stale, o.Hash())
 		}
 	}
-	if len(stale) > 0 {
-		l.cache.Remove(stale)
-		l.log.Info("a newer certificate is being served", "domain", name, "serial", cert.Leaf.SerialNumber.Text(16))
+	serial := cert.Leaf.SerialNumber.Text(16)
+	own := l.isOwn(name, serial)
+	if len(stale) == 0 {
+		return nil
+	}
+	l.cache.Remove(stale)
+	if own { // the order was logged
+		l.log.Debug("a newer certificate is being served", "domain", name, "serial", serial)
+	} else {
+		l.log.Info("a newer certificate is being served", "event", event.CertificateServed, "domain", name, "serial", serial)
 	}
 	return nil
+}
+
+// ordering records that this node orders a certificate for name.
+func (l *loader) ordering(name string) { l.own.Store(certmagic.StorageKeys.Safe(name), "") }
+
+// notOrdered records that nothing came of the order.
+func (l *loader) notOrdered(name string) { l.own.Delete(certmagic.StorageKeys.Safe(name)) }
+
+// ordered records which certificate came of it.
+func (l *loader) ordered(name, serial string) { l.own.Store(certmagic.StorageKeys.Safe(name), serial) }
+
+// isOwn reports whether a certificate for name that has just come comes from this node's order.
+func (l *loader) isOwn(name, serial string) bool {
+	site := l.site(name)
+	own, ok := l.own.Load(site)
+	l.own.CompareAndDelete(site, serial)
+	return ok && (own == "" || own == serial)
 }
 
 // found records that the cluster has a certificate for name, even if it is of no use.
@@ -128,6 +157,7 @@ func (l *loader) withdraw(name string) {
 		gone = append(gone, x.Hash())
 	}
 	l.cache.Remove(gone)
+	l.own.Delete(l.site(name))
 }
 
 // inStorage reports whether the storage has a certificate for name, which may be damaged. An error
@@ -144,6 +174,17 @@ func (l *loader) keys(name string) (keys []string) {
 		keys = append(keys, certmagic.StorageKeys.SiteCert(i.IssuerKey(), site))
 	}
 	return keys
+}
+
+// issuerOf returns the key of the issuer whose certificate for name the storage has.
+func (l *loader) issuerOf(ctx context.Context, name string) string {
+	site := l.site(name)
+	for _, i := range l.config.Issuers {
+		if _, err := l.config.Storage.Stat(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), site)); err == nil {
+			return i.IssuerKey()
+		}
+	}
+	return l.config.Issuers[0].IssuerKey()
 }
 
 // anyStored reports whether the storage has one of the keys. An error means that this is not

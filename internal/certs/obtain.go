@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
@@ -115,21 +116,26 @@ func (o *obtainer) run(ctx context.Context, name string) {
 		o.tried(name, nil)
 	}
 	var pauses retries
-	led := false
+	led, failed := false, false
 	for {
-		lead, err := o.try(ctx, name, led)
+		lead, ordered, err := o.try(ctx, name, led)
 		if ctx.Err() != nil {
 			return
 		}
 		o.tried(name, lead.Explain(err))
 		if err == nil {
-			o.log.Info("certificate is being served", "domain", name)
+			if failed && !ordered {
+				o.tellOther(name)
+			} else {
+				o.log.Info("certificate is being served", "domain", name)
+			}
 			if o.finish(name) {
 				return
 			}
-			pauses = retries{}
+			pauses, failed = retries{}, false
 			continue
 		}
+		failed = true
 		pause := o.pause(name, err, pauses.next(lead))
 		o.loader.names.scheduled(name, time.Now().Add(pause))
 		o.complain(name, lead.Explain(err), pause)
@@ -145,16 +151,21 @@ func (o *obtainer) run(ctx context.Context, name string) {
 		}
 		if o.await(ctx, name, pause, leads) {
 			o.tried(name, nil)
-			o.log.Info("certificate of another node is being served", "domain", name)
+			o.tellOther(name)
 			if o.finish(name) {
 				return
 			}
-			pauses = retries{}
+			pauses, failed = retries{}, false
 		}
 		if ctx.Err() != nil {
 			return
 		}
 	}
+}
+
+// tellOther logs that another node has done what this one could not.
+func (o *obtainer) tellOther(name string) {
+	o.log.Info("certificate of another node is being served", "event", event.CertificateServed, "domain", name)
 }
 
 // pause returns how long to pause after err. wait is the pause after a failure of storage or
@@ -175,42 +186,44 @@ func (o *obtainer) pause(name string, err error, wait time.Duration) time.Durati
 
 // complain logs why name has no certificate, the reason of a pause only once.
 func (o *obtainer) complain(name string, err error, pause time.Duration) {
-	text, level := err.Error(), slog.LevelWarn
+	text := err.Error()
 	paused := (*backoff.Error)(nil)
 	if errors.As(err, &paused) {
 		text = paused.Why
 	}
 	if again := o.loader.names.logs(name, text); again && paused != nil {
-		level = slog.LevelDebug
+		o.log.Debug("no certificate; will try again", "domain", name, "error", err, "in", pause)
+		return
 	}
-	o.log.Log(o.life, level, "no certificate; will try again", "domain", name, "error", err, "in", pause)
+	o.log.Warn("no certificate; will try again", "event", event.OrderRefused, "domain", name, "error", err, "in", pause)
 }
 
 // try makes one attempt to load or order the certificate of name. It orders nothing if the storage
 // has a valid one: certmagic renews that when it is due. It returns where the name led before an
-// order.
-func (o *obtainer) try(ctx context.Context, name string, led bool) (probe.Lead, error) {
+// order, and whether this node placed one.
+func (o *obtainer) try(ctx context.Context, name string, led bool) (lead probe.Lead, ordered bool, err error) {
 	if err := o.ready(ctx); err != nil {
-		return probe.Lead{}, err
+		return probe.Lead{}, false, err
 	}
-	err := o.loader.refresh(ctx, name)
+	again := len(o.loader.matching(name)) > 0
+	err = o.loader.refresh(ctx, name)
 	if err == nil && len(o.loader.matching(name)) == 0 {
 		err = errOtherName
 	}
 	switch {
 	case err == nil && o.loader.serves(name):
-		return probe.Lead{}, nil
+		return probe.Lead{}, false, nil
 	case errors.Is(err, fs.ErrNotExist):
 		if !o.loader.isLocal() {
 			o.loader.names.absent(name)
 		}
 	case err != nil:
 		if err := o.orders.quarantine.Certificate(ctx, name, err); err != nil {
-			return probe.Lead{}, err
+			return probe.Lead{}, false, err
 		}
 	}
 	if err := o.orders.mayOrder(name, led); err != nil {
-		return probe.Lead{}, err
+		return probe.Lead{}, false, err
 	}
 	pause := rand.N(orderJitter)
 	if o.loader.serves(name) {
@@ -218,23 +231,24 @@ func (o *obtainer) try(ctx context.Context, name string, led bool) (probe.Lead, 
 	}
 	select {
 	case <-ctx.Done():
-		return probe.Lead{}, ctx.Err()
+		return probe.Lead{}, false, ctx.Err()
 	case <-time.After(pause):
 	}
 	sought := make(chan probe.Lead, 1)
 	go func() { sought <- o.prober.Seek(ctx, name) }()
 	o.awaitPeers(ctx)
-	lead := <-sought
-	if err := o.orders.order(ctx, name, false, attempt{lead: lead, led: led}); err != nil {
-		return lead, err
+	lead = <-sought
+	a := attempt{lead: lead, led: led, again: again, placed: new(*placedOrder)}
+	if err := o.orders.order(ctx, name, false, a); err != nil {
+		return lead, *a.placed != nil, err
 	}
 	if err := o.loader.refresh(ctx, name); err != nil {
-		return lead, err
+		return lead, *a.placed != nil, err
 	}
 	if !o.loader.serves(name) {
-		return lead, errNotValid
+		return lead, *a.placed != nil, errNotValid
 	}
-	return lead, nil
+	return lead, *a.placed != nil, nil
 }
 
 // await waits until the storage has a certificate for name, and reports whether it does. It gives

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
@@ -38,20 +39,23 @@ type orderer struct {
 	quarantine *quarantine.Quarantine
 	slots      *slots.Slots
 	limited    bool // orders need slots
+	meters     *Meters
 	log        *slog.Logger
 
 	refusals *atomic.Int64 // answers of authorities that were errors
 	mu       sync.Mutex
-	before   map[string]int64 // refusals before the order for a name that is under way
+	placed   map[string]*placedOrder // orders under way, by name
 }
 
 // attempt is what is known of an order before it is placed. certmagic's own orders, when a
 // certificate is due, have the zero attempt.
 type attempt struct {
-	limit  *time.Timer // ends it
-	lead   probe.Lead  // where the name led
-	led    bool        // it was brought forward because the name leads here now
-	demand bool        // for a name on demand
+	limit  *time.Timer   // ends it
+	placed **placedOrder // is set to the order that came of it, unless it is nil
+	lead   probe.Lead    // where the name led
+	led    bool          // it was brought forward because the name leads here now
+	demand bool          // for a name on demand
+	again  bool          // there was a certificate when the try began
 	// others may know the old key: it is not used again, and no name waits like one on demand
 	fresh bool
 }
@@ -72,7 +76,9 @@ func (o *orderer) order(ctx context.Context, name string, force bool, a attempt)
 	defer cancel(nil)
 	limit := time.AfterFunc(orderTimeout, func() { cancel(errOrderTimeout) })
 	defer limit.Stop()
-	a.limit = limit
+	if a.limit = limit; a.placed == nil {
+		a.placed = new(*placedOrder)
+	}
 	// certmagic's limit of orders in a process would make declared names wait behind those on
 	// demand. It does not hold for further attempts.
 	second := 1
@@ -84,6 +90,7 @@ func (o *orderer) order(ctx context.Context, name string, force bool, a attempt)
 		config = &other
 	}
 	err := config.RenewCertSync(ctx, name, force)
+	o.returned(ctx, name, a, err)
 	if err != nil && context.Cause(ctx) == errOrderTimeout {
 		return fmt.Errorf("%w: %w", errOrderTimeout, err)
 	}
@@ -141,9 +148,6 @@ func (o *orderer) admit(
 			return nil, err
 		}
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.before[name] = o.refusals.Load()
 	return release, nil
 }
 
@@ -158,23 +162,23 @@ func (o *orderer) slot(ctx context.Context, a attempt, demand bool) (release fun
 
 // failed records, for all nodes, that the authority refused an order for name. It records nothing
 // if the authority could not be reached: another node may reach it.
-func (o *orderer) failed(ctx context.Context, name string, err error) {
-	o.mu.Lock()
-	refused := o.refusals.Load() > o.before[name]
-	delete(o.before, name)
-	o.mu.Unlock()
+func (o *orderer) failed(ctx context.Context, name string, issuers []string, err error) {
+	order := o.ended(name)
+	o.loader.notOrdered(name)
+	refused := o.refusals.Load() > order.refusals
 	if !backoff.Refused(err) && (!refused || errors.As(err, new(*backoff.Error))) {
+		o.count(order, issuers, "failed")
 		return
 	}
+	o.count(order, issuers, "refused")
 	a := attemptOf(ctx)
 	o.backoff.Fail(ctx, name, err, backoff.Failure{Away: a.lead.Away != nil, Stranger: a.lead.Stranger, Led: a.led})
 }
 
 // obtained records that an order for name has succeeded, unless the certificate is of no use.
-func (o *orderer) obtained(ctx context.Context, name, place string) {
-	o.mu.Lock()
-	delete(o.before, name)
-	o.mu.Unlock()
+func (o *orderer) obtained(ctx context.Context, name, issuer, place string) {
+	order := o.ended(name)
+	serial := ""
 	text, err := o.loader.config.Storage.Load(ctx, place)
 	if block, _ := pem.Decode(text); err == nil && block != nil {
 		leaf, err := x509.ParseCertificate(block.Bytes)
@@ -183,8 +187,107 @@ func (o *orderer) obtained(ctx context.Context, name, place string) {
 			o.log.Error("the authority's new certificate is not valid by this node's clock; one of the two clocks is wrong",
 				"domain", name, "from", leaf.NotBefore, "until", leaf.NotAfter, "now", now)
 			o.backoff.Fail(ctx, name, errNotValid, backoff.Failure{Stranger: true})
+			o.loader.notOrdered(name)
+			o.count(order, []string{issuer}, "failed")
 			return
 		}
+		if err == nil {
+			serial = leaf.SerialNumber.Text(16)
+		}
+	}
+	o.loader.ordered(name, serial)
+	o.count(order, []string{issuer}, "ok")
+	switch {
+	case attemptOf(ctx).fresh: // package rekey logs it
+	case order.again:
+		o.log.Info("a certificate was renewed", "event", event.CertificateRenewed, "domain", name, "issuer", issuer, "serial", serial)
+	default:
+		o.log.Info("a certificate was obtained", "event", event.CertificateObtained, "domain", name, "issuer", issuer, "serial", serial)
 	}
 	o.backoff.Drop(ctx, backoff.OfName(name))
+}
+
+// placedOrder is an order that is under way.
+type placedOrder struct {
+	refusals int64     // answers of authorities that were errors before it
+	began    time.Time // when it was placed
+	again    bool      // there was a certificate before
+}
+
+// action returns the label of an order.
+func action(again bool) string {
+	if again {
+		return "renew"
+	}
+	return "obtain"
+}
+
+// begun records that an order for name is placed now. renewal says that the storage has a
+// certificate for it.
+func (o *orderer) begun(ctx context.Context, name string, renewal bool) {
+	a := attemptOf(ctx)
+	order := &placedOrder{refusals: o.refusals.Load(), began: time.Now(), again: renewal || a.again}
+	if a.placed != nil {
+		*a.placed = order
+	} else { // certmagic renews it
+		order.again = true
+	}
+	o.loader.ordering(name)
+	o.mu.Lock()
+	last := o.placed[name]
+	o.placed[name] = order
+	o.mu.Unlock()
+	if last != nil {
+		o.count(last, o.issuers(), "failed") // certmagic does not say when it could not store what it got
+	}
+}
+
+// ended returns the order for name that is under way, and forgets it.
+func (o *orderer) ended(name string) *placedOrder {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	order := o.placed[name]
+	delete(o.placed, name)
+	if order == nil {
+		order = &placedOrder{began: time.Now()}
+	}
+	return order
+}
+
+// returned counts how a try for name has ended, if certmagic has not said that.
+func (o *orderer) returned(ctx context.Context, name string, a attempt, err error) {
+	subject := o.loader.subject(name)
+	switch order := *a.placed; {
+	case order == nil && err == nil:
+		o.count(&placedOrder{again: a.again}, []string{o.loader.issuerOf(ctx, name)}, "elsewhere")
+	case order != nil:
+		o.mu.Lock()
+		open := o.placed[subject] == order
+		if open {
+			delete(o.placed, subject)
+		}
+		o.mu.Unlock()
+		if open {
+			o.loader.notOrdered(subject)
+			o.count(order, o.issuers(), "failed")
+		}
+	}
+}
+
+// count counts an order that has ended.
+func (o *orderer) count(order *placedOrder, issuers []string, result string) {
+	for _, issuer := range issuers {
+		o.meters.Orders.Inc(issuer, action(order.again), result)
+	}
+	if result == "ok" {
+		o.meters.Order.Observe(time.Since(order.began))
+	}
+}
+
+// issuers returns the keys of the issuers.
+func (o *orderer) issuers() (keys []string) {
+	for _, i := range o.loader.config.Issuers {
+		keys = append(keys, i.IssuerKey())
+	}
+	return keys
 }

@@ -33,6 +33,25 @@ func skipShort(t *testing.T) {
 	}
 }
 
+// cases returns how many cases a test goes through: all with -long, else the usual number. The
+// test's log says so.
+func cases(t *testing.T, all, usual int) int {
+	t.Helper()
+	if *long {
+		return all
+	}
+	t.Logf("%d in place of %d; -long goes through all cases", usual, all)
+	return usual
+}
+
+// onlyLong leaves a test out unless -long is set.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Skip("goes through days of virtual time: it runs with -long")
+	}
+}
+
 // listenLoopback listens until the test ends.
 func listenLoopback(t testing.TB) net.Listener {
 	t.Helper()

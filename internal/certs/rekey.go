@@ -49,7 +49,7 @@ func newRekeyer(cfg *Config, o *orderer, d *demands, used <-chan struct{}) *reke
 			if err := o.mayOrder(name, false); err != nil {
 				return err // without waiting for the lock of the name
 			}
-			err := o.order(ctx, name, true, attempt{fresh: true})
+			err := o.order(ctx, name, true, attempt{fresh: true, again: true})
 			// certmagic does not wrap the error of the storage
 			if err != nil && (errors.Is(err, errs.ErrTooLarge) || strings.Contains(err.Error(), "saving assets")) {
 				return fmt.Errorf("%w: %w", rekey.ErrUnsaved, err)

@@ -326,11 +326,7 @@ func (i *revoker) Revoke(_ context.Context, c certmagic.CertificateResource, rea
 func TestRekeyMany(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
-	count := 1000
-	if !*long {
-		count = 200
-		t.Log("200 certificates in place of 1000; -long has all")
-	}
+	count := cases(t, 1000, 100)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
 		names := stubca.Names("many", count)

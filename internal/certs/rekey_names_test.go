@@ -219,7 +219,7 @@ func TestRekeyExpired(t *testing.T) {
 
 // A certificate has expired, and no other one can be ordered for its name: nothing is left to do.
 func TestRekeyExpiredAndRefused(t *testing.T) {
-	skipShort(t)
+	onlyLong(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var refused error

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 )
@@ -55,11 +56,11 @@ func (p *replacer) replace(old certmagic.Certificate, r *ocsp.Response) {
 				err = errors.Join(err, storage.Delete(ctx, key))
 			}
 		default:
-			err = p.orders.order(p.life, name, true, attempt{})
+			err = p.orders.order(p.life, name, true, attempt{again: true})
 		}
 		if err != nil && p.life.Err() == nil {
 			p.log.Warn("the revoked certificate was not replaced; will try again",
-				"domain", name, "error", err, "in", staple.RevokedRest)
+				"event", event.OrderRefused, "domain", name, "error", err, "in", staple.RevokedRest)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 )
 
@@ -71,7 +72,7 @@ func (p *provisional) get(ctx context.Context, name string) (*tls.Certificate, e
 	}
 	own, first := p.loader.names.give(ctx, declared, own)
 	if first {
-		p.log.Warn("a self-signed certificate is being served until the authority has answered", "domain", declared)
+		p.log.Warn("a self-signed certificate is being served until the authority has answered", "event", event.SelfSigned, "domain", declared)
 	}
 	return own, nil
 }

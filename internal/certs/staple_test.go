@@ -178,6 +178,27 @@ func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
 	})
 }
 
+// The first failure of a responder is a warning, and the first after it has worked again is
+// another.
+func TestStapleFailuresAreLoggedAnew(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		a := newOCSPCA(t, "http://ocsp.example")
+		var out lockedBuffer
+		nodes := a.nodes(t, 1, newMemStorage(), true, slog.New(slog.NewTextHandler(&out, nil)))
+		manageOn(t, nodes, "a.example")
+		for want := range 3 {
+			if n := strings.Count(out.String(), "no new OCSP staple"); n != want {
+				t.Errorf("%d warnings after %d failures", n, want)
+			}
+			a.answers(func(w http.ResponseWriter, _ *saying) bool { w.WriteHeader(http.StatusBadGateway); return true })
+			time.Sleep(stapleLife)
+			a.answers(nil)
+			time.Sleep(2 * time.Hour)
+		}
+	})
+}
+
 func TestStaplesThatAreRefused(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)

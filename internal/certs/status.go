@@ -3,24 +3,33 @@ package certs
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 )
 
 const maxListed = 10 // names in one line
 
 // Status is what is known about the certificate of one name.
 type Status struct {
-	Domain   string    // the name
-	Serial   string    // in hexadecimal; empty: no certificate is loaded
-	Issuer   string    // its common name
-	NotAfter time.Time // zero: no certificate is loaded
-	Managed  bool      // it is loaded, and renewed when due
+	Domain string // the name
+	Serial string // in hexadecimal; empty: no certificate is loaded
+	Issuer string // its common name
+	// NotBefore and NotAfter are from when until when it is valid. Zero: no certificate is loaded.
+	NotBefore, NotAfter time.Time
+	// Renewal is when it is to be renewed: as the authority suggests, but not later than by its life.
+	// Zero: no certificate is loaded.
+	Renewal time.Time
+	// OCSPNextUpdate is until when its OCSP staple is valid. Zero: it has none.
+	OCSPNextUpdate time.Time
+	Managed        bool // it is loaded, and renewed when due
 	// SelfSigned says that there has never been a certificate, and a self-signed one is served.
 	SelfSigned bool
 	OnDemand   bool      // it was not declared: a handshake asked for it
@@ -29,11 +38,46 @@ type Status struct {
 	Failures   int       // orders of the cluster that failed since the last one that succeeded
 }
 
-// show takes over what is known of the certificate that a handshake gets: the first valid one, else
-// the first.
+// shown returns the certificate that a handshake gets: the first valid one, else the first.
+func shown(found []certmagic.Certificate) *certmagic.Certificate {
+	return &found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))]
+}
+
+// show takes over what the certificate that a handshake gets says of itself.
 func (s *Status) show(found []certmagic.Certificate) {
-	leaf := found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))].Leaf
-	s.Serial, s.Issuer, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotAfter
+	leaf := shown(found).Leaf
+	s.Serial, s.Issuer, s.NotBefore, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotBefore, leaf.NotAfter
+}
+
+// plan takes over what changes while that certificate is served.
+func (s *Status) plan(found []certmagic.Certificate, config *certmagic.Config, staples *staple.Stapler) {
+	x := shown(found)
+	s.Renewal, s.OCSPNextUpdate = renewalOf(x, config), staples.NextUpdate(x.Leaf)
+}
+
+// renewalOf returns when certmagic renews x at the latest: see certmagic's certNeedsRenewal. It
+// does so up to an interval earlier.
+func renewalOf(x *certmagic.Certificate, config *certmagic.Config) time.Time {
+	life, share := x.Lifetime(), config.RenewalWindowRatio
+	if share == 0 {
+		share = certmagic.DefaultRenewalWindowRatio
+	}
+	left := max(time.Duration(share*float64(life)), 5*renewalInterval)
+	at := x.Leaf.NotBefore.Add(life - left).Truncate(time.Second)
+	if chosen := suggestionOf(x).SelectedTime; !config.DisableARI && !chosen.IsZero() && chosen.Before(at) {
+		return chosen
+	}
+	return at
+}
+
+// suggestionOf returns when the authority suggests to renew x, the zero value if it does not, or if
+// this version of certmagic has that elsewhere. certmagic exports nothing that leads to it.
+func suggestionOf(x *certmagic.Certificate) acme.RenewalInfo {
+	field := reflect.ValueOf(x).Elem().FieldByName("ari")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[acme.RenewalInfo]() {
+		return acme.RenewalInfo{}
+	}
+	return *(*acme.RenewalInfo)(field.Addr().UnsafePointer())
 }
 
 // statuses returns what the table knows about each declared name, in alphabetical order.
@@ -56,7 +100,7 @@ func (t *nameTable) statuses() []Status {
 }
 
 // status returns what is known about each declared name, in alphabetical order.
-func status(l *loader, pauses *backoff.Backoff) []Status {
+func status(l *loader, pauses *backoff.Backoff, staples *staple.Stapler) []Status {
 	all := l.names.statuses()
 	for i := range all {
 		s := &all[i]
@@ -73,6 +117,7 @@ func status(l *loader, pauses *backoff.Backoff) []Status {
 		}
 		s.SelfSigned = false // a wildcard's is there
 		s.show(found)
+		s.plan(found, l.config, staples)
 	}
 	return all
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
@@ -40,7 +41,8 @@ type drainer struct {
 	ln     *Listener
 	log    *slog.Logger
 	silent time.Duration
-	ending atomic.Bool // every answer is the last
+	cut    *meter.Counter // what drains have cut
+	ending atomic.Bool    // every answer is the last
 
 	mu    sync.Mutex
 	conns map[*clientConn]struct{} // that http.Server has
@@ -48,8 +50,8 @@ type drainer struct {
 
 // newDrainer puts a drainer around the Handler, the ConnState and the ConnContext of srv. The
 // server is to serve ln, or a listener that wraps it, and must not be serving yet.
-func newDrainer(srv *http.Server, ln *Listener, log *slog.Logger, silent time.Duration) *drainer {
-	d := &drainer{srv: srv, ln: ln, log: log, silent: silent, conns: make(map[*clientConn]struct{})}
+func newDrainer(srv *http.Server, ln *Listener, log *slog.Logger, silent time.Duration, cut *meter.Counter) *drainer {
+	d := &drainer{srv: srv, ln: ln, log: log, silent: silent, cut: cut, conns: make(map[*clientConn]struct{})}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
 	if next == nil {
 		next = http.DefaultServeMux
@@ -144,6 +146,7 @@ func (d *drainer) drain(ctx context.Context) error {
 	err := d.srv.Shutdown(ctx)
 	if err != nil {
 		d.srv.Close()
+		d.cut.Add(uint64(requests + silent))
 		err = fmt.Errorf("%d requests were cut, and %d connections without a request: %w", requests, silent, err)
 	}
 	return errors.Join(lost, err)
@@ -183,6 +186,7 @@ func (d *drainer) drainAddr(ctx context.Context, addr netip.Addr) (cut int) {
 		d.log.Info(fmt.Sprintf("draining: %d requests under way", requests), "address", addr, "connections", len(clients))
 	})
 	closeSome() // those that are left when ctx ends
+	d.cut.Add(uint64(cut))
 	return cut
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
@@ -86,7 +87,7 @@ func serveBehind(tb testing.TB, s *Server, config *tls.Config, h http.HandlerFun
 
 // drainerOf returns the drainer of srv, which serves ln.
 func drainerOf(srv *http.Server, ln *Listener) *drainer {
-	return newDrainer(srv, ln, testlog.None(), silentTimeout)
+	return newDrainer(srv, ln, testlog.None(), silentTimeout, new(meter.Counter))
 }
 
 // dialClient connects to addr until the test ends.

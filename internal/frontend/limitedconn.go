@@ -16,9 +16,10 @@ import (
 // limitedConn is a client's connection under a limiter, below TLS if there is any.
 type limitedConn struct {
 	net.Conn
-	client  *clientConn // below Conn; nil: the listener is not a Listener
-	limiter *limiter
-	tls     *tls.Conn // on top; nil: a plain connection
+	client   *clientConn // below Conn; nil: the listener is not a Listener
+	limiter  *limiter
+	tls      *tls.Conn // on top; nil: a plain connection
+	accepted time.Time
 
 	// The mutex of the limiter guards these.
 	timer *time.Timer   // ends the handshake timeout
@@ -32,7 +33,9 @@ type limitedConn struct {
 	closeOnce sync.Once
 	// the handshake is known to be complete, or a plain connection has sent a byte
 	established atomic.Bool
-	slot        atomic.Bool // it has one
+	slot        atomic.Bool  // it has one
+	heard       atomic.Int64 // when its first byte came, as a time.Duration since accepted, or 0
+	end         atomic.Int32 // an ending: why the handshake will not be complete
 
 	writeMu sync.Mutex
 	theirs  time.Time // the write deadline that is set from above, or zero
@@ -43,14 +46,19 @@ type limitedConn struct {
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
 // expire closes c unless it is established. With TLS, HandshakeContext does that. It returns when
-// the handshake under way notices.
-func (c *limitedConn) expire() {
+// the handshake under way notices. why is counted.
+func (c *limitedConn) expire(why ending) {
 	if c.tls == nil {
-		if !c.established.Load() {
-			c.Close()
+		if c.established.Load() {
+			return
 		}
+		if why == endTimeout {
+			c.limiter.counts.silent.Inc()
+		}
+		c.Close()
 		return
 	}
+	c.endBecause(why)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	c.tls.HandshakeContext(ctx)
@@ -70,6 +78,14 @@ func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
 	return nil
 }
 
+// Refuse records that the handshake on conn fails because there is no certificate for it. Callbacks
+// of a tls.Config call it before they return the error.
+func (Slots) Refuse(conn net.Conn) {
+	if c, ok := conn.(*limitedConn); ok {
+		c.endBecause(endNoCertificate)
+	}
+}
+
 // Release gives the slot to other handshakes until Acquire is called again. Callbacks of a
 // tls.Config call it before they wait, such as for a certificate.
 func (Slots) Release(conn net.Conn) {
@@ -86,9 +102,16 @@ func (c *limitedConn) acquire(done <-chan struct{}) error {
 		return nil
 	}
 	select {
-	case c.limiter.slots <- struct{}{}:
-	case <-c.closed:
-		return net.ErrClosed
+	case c.limiter.slots <- struct{}{}: // as nearly always
+		c.limiter.counts.HandshakeWait.Observe(0)
+	default:
+		began := time.Now()
+		select {
+		case c.limiter.slots <- struct{}{}:
+		case <-c.closed:
+			return net.ErrClosed
+		}
+		c.limiter.counts.HandshakeWait.Observe(time.Since(began))
 	}
 	c.slot.Store(true)
 	select {
@@ -110,21 +133,44 @@ func (c *limitedConn) release() {
 
 // checkHandshake takes c off the pending connections when its handshake is over. A failed handshake
 // closes the connection without further reads or writes, so a read or write after the end means
-// success. This saves a goroutine that waits for the end.
+// success, unless the context of the handshake has ended before. This saves a goroutine that waits
+// for the end.
 func (c *limitedConn) checkHandshake() {
 	if c.established.Load() {
 		return
 	}
 	select {
 	case <-c.done:
-		c.establish()
+		if !c.limiter.counts.isIncomplete(c.tls) {
+			c.establish()
+		}
 	default:
 	}
 }
 
 func (c *limitedConn) establish() {
-	c.established.Store(true)
+	if c.established.Swap(true) {
+		return
+	}
 	c.limiter.remove(c)
+	if c.tls != nil {
+		c.limiter.counts.complete(c.tls, time.Since(c.accepted)-time.Duration(c.heard.Load()))
+	}
+}
+
+// endBecause records why the handshake will not be complete. The first reason counts.
+func (c *limitedConn) endBecause(why ending) { c.end.CompareAndSwap(0, int32(why)) }
+
+// countEnd counts the handshake of a connection that is being closed, unless it is complete.
+func (c *limitedConn) countEnd() {
+	if c.tls == nil || c.established.Load() {
+		return
+	}
+	why := ending(c.end.Load())
+	if why == endFailed && c.heard.Load() == 0 && (c.client == nil || !c.client.spoke.Load()) {
+		why = endSilent
+	}
+	c.limiter.counts.ended[why].Inc()
 }
 
 // Read holds no slot while it waits.
@@ -135,14 +181,25 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 	if c.established.Load() {
 		return n, err
 	}
-	if n > 0 && c.client != nil {
-		c.client.progress.Store(int64(time.Since(c.client.begun)))
+	if n > 0 {
+		c.hear()
 	}
 	if c.tls == nil && n > 0 {
 		c.establish()
 	}
 	c.limiter.mistakes.check(c.client, b[:n], err)
 	return n, err
+}
+
+// hear records progress of the handshake.
+func (c *limitedConn) hear() {
+	now := time.Now()
+	if c.heard.Load() == 0 {
+		c.heard.Store(max(1, int64(now.Sub(c.accepted))))
+	}
+	if c.client != nil {
+		c.client.progress.Store(int64(now.Sub(c.client.begun)))
+	}
 }
 
 // Write fails and closes the connection when it takes longer than the stall timeout: the client
@@ -159,6 +216,7 @@ func (c *limitedConn) Write(b []byte) (int, error) {
 		if c.client != nil {
 			c.client.abandon() // nobody takes what the kernel still has
 		}
+		c.limiter.counts.stalled.Inc()
 		c.Close()
 		err = fmt.Errorf("the client has taken nothing for %v: %w", c.limiter.limits.stallTimeout, err)
 	}
@@ -211,6 +269,8 @@ func (c *limitedConn) SetDeadline(t time.Time) error {
 func (c *limitedConn) Close() error {
 	c.closeOnce.Do(func() {
 		close(c.closed)
+		c.limiter.counts.Connections.Add(-1)
+		c.countEnd()
 		c.limiter.remove(c)
 		c.release()
 	})

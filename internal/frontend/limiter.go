@@ -53,6 +53,7 @@ func defaultLimits() limits {
 type limiter struct {
 	limits   limits
 	mistakes *proxyMistakes
+	counts   *counts
 	// one value for each handshake between ClientHello and answer, which is nearly all of its cost
 	slots chan struct{}
 
@@ -61,7 +62,10 @@ type limiter struct {
 }
 
 func newLimiter(log *slog.Logger, limits limits) *limiter {
-	return &limiter{limits: limits, mistakes: newProxyMistakes(log), slots: make(chan struct{}, limits.slots)}
+	counts := newCounts()
+	return &limiter{
+		limits: limits, mistakes: newProxyMistakes(log, counts), counts: counts, slots: make(chan struct{}, limits.slots),
+	}
 }
 
 // limitedListener wraps a Listener. Its connections are *tls.Conn over *limitedConn, or without a
@@ -88,7 +92,10 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 // add makes conn a pending connection. If there are too many, it closes the one that has been
 // without progress for longest.
 func (l *limiter) add(conn net.Conn, config *tls.Config) *limitedConn {
-	c := &limitedConn{Conn: conn, client: clientOf(conn), limiter: l, closed: make(chan struct{})}
+	c := &limitedConn{
+		Conn: conn, client: clientOf(conn), limiter: l, accepted: time.Now(), closed: make(chan struct{}),
+	}
+	l.counts.Connections.Add(1)
 	if config != nil {
 		c.tls = tls.Server(c, config)
 	}
@@ -97,10 +104,11 @@ func (l *limiter) add(conn net.Conn, config *tls.Config) *limitedConn {
 	if l.pending.Len() >= l.limits.maxPending {
 		oldest := l.pending.Remove(l.pending.Front()).(*limitedConn)
 		oldest.place = nil
-		go oldest.expire()
+		l.counts.limit.Inc()
+		go oldest.expire(endLimit)
 	}
 	c.place = l.pending.PushBack(c)
-	c.timer = time.AfterFunc(l.limits.handshakeTimeout, c.expire)
+	c.timer = time.AfterFunc(l.limits.handshakeTimeout, func() { c.expire(endTimeout) })
 	return c
 }
 

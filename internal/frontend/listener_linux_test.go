@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
@@ -102,7 +103,7 @@ func TestDrainWithoutFilter(t *testing.T) {
 	}
 	var said bytes.Buffer
 	srv := answering("x")
-	d := newDrainer(srv, ln, slog.New(slog.NewTextHandler(&said, nil)), silentTimeout)
+	d := newDrainer(srv, ln, slog.New(slog.NewTextHandler(&said, nil)), silentTimeout, new(meter.Counter))
 	served, ended := make(chan error, 1), make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	go func() { ended <- d.drain(t.Context()) }()
@@ -351,7 +352,7 @@ func TestDrainThroughTLS(t *testing.T) {
 				ErrorLog: log.New(io.Discard, "", 0),
 				Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }),
 			}
-			d := newDrainer(srv, ln, testlog.None(), silent)
+			d := newDrainer(srv, ln, testlog.None(), silent, new(meter.Counter))
 			var proxies []netip.Prefix
 			if header != "" {
 				proxies = loopback()

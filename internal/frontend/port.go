@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 // Port is a listener with the http.Server that serves it. A Server makes it. Its methods are safe
@@ -20,10 +21,13 @@ type Port struct {
 	closed  func(*Port)
 }
 
-// newPort puts a drainer into srv, which must not be serving yet. Close calls closed.
-func newPort(ln *Listener, accept net.Listener, srv *http.Server, log *slog.Logger, closed func(*Port)) *Port {
+// newPort puts a drainer into srv, which must not be serving yet. cut counts what drains cut. Close
+// calls closed.
+func newPort(
+	ln *Listener, accept net.Listener, srv *http.Server, log *slog.Logger, cut *meter.Counter, closed func(*Port),
+) *Port {
 	log = log.With("listener", ln.Addr().String())
-	return &Port{ln: ln, accept: accept, srv: srv, drainer: newDrainer(srv, ln, log, silentTimeout), closed: closed}
+	return &Port{ln: ln, accept: accept, srv: srv, drainer: newDrainer(srv, ln, log, silentTimeout, cut), closed: closed}
 }
 
 // Addr returns the address that the port listens at.

@@ -37,10 +37,12 @@ func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 	}
 }
 
-// proxyMistakes logs that balancers and Config.Proxies do not match. Clients only see a closed
-// connection. It logs each kind of mistake once a minute, since anybody can cause the second kind.
+// proxyMistakes counts and logs that balancers and Config.Proxies do not match. Clients only see a
+// closed connection. It logs each kind of mistake once a minute, since anybody can cause the second
+// kind.
 type proxyMistakes struct {
-	log *slog.Logger
+	log    *slog.Logger
+	counts *counts
 
 	mu     sync.Mutex
 	logged map[proxyMistake]time.Time
@@ -54,8 +56,8 @@ const (
 	unknownSender                         // a peer that is not listed sends one
 )
 
-func newProxyMistakes(log *slog.Logger) *proxyMistakes {
-	return &proxyMistakes{log: log, logged: make(map[proxyMistake]time.Time)}
+func newProxyMistakes(log *slog.Logger, counts *counts) *proxyMistakes {
+	return &proxyMistakes{log: log, counts: counts, logged: make(map[proxyMistake]time.Time)}
 }
 
 // check looks for a mistake in the first bytes of a connection, or in the error instead of them.
@@ -63,8 +65,10 @@ func (p *proxyMistakes) check(client *clientConn, first []byte, err error) {
 	switch {
 	case client == nil:
 	case err != nil && client.spoke.Load() && strings.HasPrefix(err.Error(), "proxyproto: "):
+		p.counts.noHeader.Inc()
 		p.report(noHeader, client)
 	case bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2[:5]):
+		p.counts.unknownSender.Inc()
 		p.report(unknownSender, client)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 // Server is what the clients of a node connect to. Its ports share the limits, and DrainAddr
@@ -61,7 +63,7 @@ func (s *Server) HTTPS(ln *Listener, o HTTPS) (*Port, error) {
 // seconds. Their contexts derive from what derive returns, as with HTTPS.Context. The caller runs
 // Port.Serve, and closes the port.
 func (s *Server) Plain(ln *Listener, h http.Handler, derive func(context.Context) context.Context) *Port {
-	srv := smallServer(h, s.log)
+	srv := smallServer(h, s.log, s.limiter.counts.limit)
 	withContext(srv, derive)
 	return s.open(ln, s.Wrap(ln, nil), srv)
 }
@@ -70,12 +72,12 @@ func (s *Server) Plain(ln *Listener, h http.Handler, derive func(context.Context
 // neither TLS nor the PROXY protocol, and DrainAddr leaves it alone. The caller runs Port.Serve,
 // and closes the port.
 func (s *Server) Health(ln *Listener, h http.Handler) *Port {
-	return newPort(ln, ln, smallServer(h, s.log), s.log, func(*Port) {})
+	return newPort(ln, ln, smallServer(h, s.log, new(meter.Counter)), s.log, new(meter.Counter), func(*Port) {})
 }
 
 // open makes a port that DrainAddr reaches until it is closed.
 func (s *Server) open(ln *Listener, accept net.Listener, srv *http.Server) *Port {
-	p := newPort(ln, accept, srv, s.log, s.forget)
+	p := newPort(ln, accept, srv, s.log, &s.Meters().DrainCut, s.forget)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ports = append(s.ports, p)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 // Limits of the http.Servers for redirects, challenges and health, whose requests and answers are
@@ -18,8 +20,9 @@ const (
 	smallMaxConns = 4096
 )
 
-// smallServer returns an http.Server for requests that take no more than seconds.
-func smallServer(h http.Handler, log *slog.Logger) *http.Server {
+// smallServer returns an http.Server for requests that take no more than seconds. refused counts
+// the connections that are too many.
+func smallServer(h http.Handler, log *slog.Logger, refused *meter.Counter) *http.Server {
 	return &http.Server{
 		Handler:        h,
 		ReadTimeout:    smallTimeout,
@@ -27,7 +30,7 @@ func smallServer(h http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:    smallIdle,
 		MaxHeaderBytes: smallHeader,
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnState:      newMaxConns(min(smallMaxConns, openFiles()/8)).onState,
+		ConnState:      newMaxConns(min(smallMaxConns, openFiles()/8), refused).onState,
 	}
 }
 
@@ -35,20 +38,22 @@ func smallServer(h http.Handler, log *slog.Logger) *http.Server {
 // more, it closes the connection whose last change of state is the oldest. Without it silent
 // connections, which stay for seconds each, could use up all descriptors.
 type maxConns struct {
-	max int
+	max     int
+	refused *meter.Counter // those that were closed
 
 	mu     sync.Mutex
 	order  list.List // of net.Conn, the oldest in front
 	places map[net.Conn]*list.Element
 }
 
-func newMaxConns(limit int) *maxConns {
-	return &maxConns{max: max(1, limit), places: map[net.Conn]*list.Element{}}
+func newMaxConns(limit int, refused *meter.Counter) *maxConns {
+	return &maxConns{max: max(1, limit), refused: refused, places: map[net.Conn]*list.Element{}}
 }
 
 // onState is for http.Server.ConnState.
 func (m *maxConns) onState(conn net.Conn, s http.ConnState) {
 	if oldest := m.move(conn, s); oldest != nil {
+		m.refused.Inc()
 		oldest.Close()
 	}
 }

@@ -7,16 +7,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // Silent connections cannot take more than the maximum, and clients that ask get answers.
 func TestMaxConnections(t *testing.T) {
-	srv := smallServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }), testlog.None())
+	srv := smallServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }), testlog.None(), new(meter.Counter))
 	if srv.ConnState == nil {
 		t.Fatal("the number is not bounded")
 	}
-	m := newMaxConns(3)
+	m := newMaxConns(3, new(meter.Counter))
 	srv.ConnState = m.onState
 	ln := listenLoopback(t, "127.0.0.1:0")
 	drainerOf(srv, ln)

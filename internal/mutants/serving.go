@@ -21,7 +21,7 @@ func servingRows() []row {
 		m("a wildcard needs its challenge", "TestTLSConfigRefuses",
 			"internal/hostname/hostname.go", "ForCertificates", `if remedy == "" && strings.HasPrefix(name, "*.") && !wildcards {`, `if false {`).of("./internal/certs"),
 		m("a challenge is not answered with a self-signed certificate", "TestChallengeIsNotSelfSigned",
-			"internal/certs/handshake.go", "certificate", `return h.loader.config.GetCertificate(hello)`, ``),
+			"internal/certs/handshake.go", "certificate", `return h.challenge(hello)`, ``),
 
 		m("a redirect leads to a host", "TestRedirectTargets",
 			"internal/hostname/hostname.go", "OfRequest", `return host, IsValid(host)`, `return host, host != ""`).of("./internal/certs"),
@@ -60,9 +60,13 @@ func servingRows() []row {
 			"internal/frontend/drainer.go", "ServeHTTP", `if h.d.ending.Load() || client != nil && client.leaving.Load() {`, `if h.d.ending.Load() {`),
 
 		m("connections without a handshake have their time", "TestSilentConnectionsAreClosed",
-			"internal/frontend/limiter.go", "add", `c.timer = time.AfterFunc(l.limits.handshakeTimeout, c.expire)`, `c.timer = time.AfterFunc(1000*l.limits.handshakeTimeout, c.expire)`),
+			"internal/frontend/limiter.go", "add", `c.timer = time.AfterFunc(l.limits.handshakeTimeout, func() { c.expire(endTimeout) })`, `c.timer = time.AfterFunc(1000*l.limits.handshakeTimeout, func() { c.expire(endTimeout) })`),
 		m("a connection with progress is closed last", "TestProgressKeepsAConnection",
 			"internal/frontend/limiter.go", "progress", `if c.place != nil {`, `if false {`),
+		m("a handshake whose context has ended is not taken for a complete one", "TestEndOfTheContextIsNotTheEndOfTheHandshake",
+			"internal/frontend/limitedconn.go", "checkHandshake", `if !c.limiter.counts.isIncomplete(c.tls) {`, `if true {`),
+		m("renewals go on after a panic", "TestRenewalCheck",
+			"internal/certs/renewals.go", "once", `if p := recover(); p != nil {`, `if p := any(nil); p != nil {`),
 		m("a handshake that waits for its client holds no slot", "TestNoSlotWhileReading",
 			"internal/frontend/limitedconn.go", "Read", `c.release()`, ``),
 		m("a name with many labels is not looked up", "TestManyLabelsAreNotLookedFor",

@@ -118,7 +118,7 @@ func stateRows() []row {
 		m("a command is not admitted before the version that it needs", "TestAdmits",
 			"internal/state/version.go", "Admits", `if needs > s.Version {`, `if needs > s.Version+1 {`),
 		m("a member proposes nothing that another may not know", "TestCommandsWaitForTheVersion",
-			"internal/replica/propose.go", "DoIn", `if err := s.Admits(c.Change); err != nil {`, `if err := error(nil); err != nil {`).of("."),
+			"internal/replica/propose.go", "doIn", `if err := s.Admits(c.Change); err != nil {`, `if err := error(nil); err != nil {`).of("."),
 		m("a leader proposes nothing that a member may not know", "TestCommandsWaitForTheVersion",
 			"internal/replica/leadership.go", "ApplyCommand", `if err := s.Admits(c.Change); err != nil {`, `if err := error(nil); err != nil {`).of("."),
 		m("an older program is refused at its greeting", "TestOlderProgramIsRefused",

@@ -46,7 +46,7 @@ func storageRows() []row {
 		m("a command belongs to its role's session", "TestCommandsOfOthers",
 			"internal/replica/fence.go", "applyFences", `c.Session = f.session`, ``).of("."),
 		m("a command of a lost session is not proposed in the next", "TestCommandsOfOthers",
-			"internal/replica/propose.go", "DoIn", `if c.Session != 0 && c.Session != own {`, `if false {`).of("."),
+			"internal/replica/propose.go", "doIn", `if c.Session != 0 && c.Session != own {`, `if false {`).of("."),
 		m("a proposal is its sender's", "TestForgedProposals",
 			"internal/replica/commit.go", "ServeApply", `if command.Node != peer || command.Session != q.Session || command.Seq != q.Seq {`, `if command.Session != q.Session || command.Seq != q.Seq {`).of("."),
 		m("a proposal is what it says that it is", "TestForgedProposals",

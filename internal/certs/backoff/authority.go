@@ -16,6 +16,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/event"
 )
 
 const (
@@ -226,7 +228,7 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 		}
 	}
 	a.pauses.log.Warn("the authority wants fewer requests",
-		"issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
+		"event", event.AuthorityPaused, "issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
 	for _, place := range where {
 		if _, left := a.pauses.Get(place); left < wait || x.Sure {
 			a.pauses.put(ctx, place, x)

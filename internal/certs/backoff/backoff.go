@@ -122,7 +122,7 @@ func (p *Backoff) Get(key string) (Pause, time.Duration) {
 	case stored && (!ok || k.raw != string(raw)):
 		k = knownPause{raw: string(raw), since: now}
 		if err := json.Unmarshal(raw, &k.Pause); err != nil {
-			p.log.Error("a record of failed orders cannot be read and is ignored", "key", key, "error", err)
+			p.log.Warn("a record of failed orders cannot be read and is ignored", "key", key, "error", err)
 		}
 		p.known[key] = k
 	}
@@ -141,7 +141,7 @@ func (p *Backoff) put(ctx context.Context, key string, x Pause) {
 	x.Err = x.Err[:min(len(x.Err), pauseText)]
 	raw, err := json.Marshal(x)
 	if err != nil {
-		p.log.Error("a failed order was not recorded", "key", key, "error", err)
+		p.log.Warn("a failed order was not recorded", "key", key, "error", err)
 		return
 	}
 	p.mu.Lock()

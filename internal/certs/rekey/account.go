@@ -127,7 +127,7 @@ func (w *work) abandon(ctx context.Context, client *acme.Client, a *account, at 
 			return err
 		}
 	}
-	w.Log.Warn("the authority does not change keys of accounts; the account is closed, and another one opened", "account", at.Location)
+	w.Log.Info("the authority does not change keys of accounts; the account is closed, and another one opened", "account", at.Location)
 	return w.done(ctx, a)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
@@ -110,7 +111,7 @@ func (w *work) replace(ctx context.Context, j *job) error {
 		// It is worth nothing. The nodes that serve the name go on ordering another one.
 		return w.move(ctx, j, revoked)
 	}
-	w.Log.Info("a certificate has another key", "domain", j.Name)
+	w.Log.Info("a certificate has another key", "event", event.CertificateReplaced, "domain", j.Name)
 	if err := w.move(ctx, j, replaced); err != nil {
 		return err
 	}

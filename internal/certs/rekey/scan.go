@@ -78,7 +78,7 @@ func (r *Rekeyer) open(ctx context.Context, id string) error {
 	if err := r.save(ctx, planPlace(id), p); err != nil {
 		return r.takeBack(ctx, err, items, before)
 	}
-	r.Log.Warn("all keys of certificates and accounts are being replaced, and the certificates revoked",
+	r.Log.Info("all keys of certificates and accounts are being replaced, and the certificates revoked",
 		"id", id, "accounts", p.Accounts, "certificates", p.Certificates)
 	for _, n := range p.Notes {
 		r.Log.Warn("re-keying: "+n, "id", id)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
@@ -96,8 +97,29 @@ func (s *Stapler) take(x *stapled, r *ocsp.Response) bool {
 	}
 	x.answer.Store(r)
 	if r.Status == ocsp.Revoked && (old == nil || old.Status != ocsp.Revoked) {
-		s.Log.Error("certificate has been revoked by its authority", "domain", x.Names[0],
-			"serial", x.Leaf.SerialNumber.Text(16), "since", r.RevokedAt, "reason", r.RevocationReason)
+		s.Log.Error("certificate has been revoked by its authority", "event", event.CertificateRevoked, "domain", x.Names[0],
+			"serial", x.Leaf.SerialNumber.Text(16), "since", r.RevokedAt, "reason", reasonOf(r.RevocationReason))
 	}
 	return true
+}
+
+// reasonOf returns what the number of a reason for a revocation means (RFC 5280, 5.3.1).
+func reasonOf(number int) string {
+	switch number {
+	case ocsp.Unspecified:
+		return "the authority gives no reason"
+	case ocsp.KeyCompromise:
+		return "others may know its key"
+	case ocsp.CACompromise:
+		return "others may know the authority's key"
+	case ocsp.AffiliationChanged:
+		return "what it says of its owner is no longer right"
+	case ocsp.Superseded:
+		return "it was replaced"
+	case ocsp.CessationOfOperation:
+		return "its owner no longer uses the name"
+	case ocsp.PrivilegeWithdrawn:
+		return "its owner may no longer have it"
+	}
+	return fmt.Sprintf("reason %d of RFC 5280", number)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -99,13 +100,37 @@ func (s *Stapler) Attach(cert *tls.Certificate) *tls.Certificate {
 	if !ok {
 		return cert
 	}
-	r := found.(*stapled).answer.Load()
-	if r == nil || r.Status != ocsp.Good || !time.Now().Before(r.NextUpdate) {
+	r := found.(*stapled).valid()
+	if r == nil {
 		return cert
 	}
 	with := *cert
 	with.OCSPStaple = r.Raw
 	return &with
+}
+
+// NextUpdate returns until when the staple of a certificate is valid, zero if it has none.
+func (s *Stapler) NextUpdate(leaf *x509.Certificate) time.Time {
+	if len(leaf.OCSPServer) == 0 {
+		return time.Time{}
+	}
+	found, ok := s.leaves.Load(sha256.Sum256(leaf.Raw))
+	if !ok {
+		return time.Time{}
+	}
+	if r := found.(*stapled).valid(); r != nil {
+		return r.NextUpdate
+	}
+	return time.Time{}
+}
+
+// valid returns the answer that may be stapled, nil if there is none.
+func (x *stapled) valid() *ocsp.Response {
+	r := x.answer.Load()
+	if r == nil || r.Status != ocsp.Good || !time.Now().Before(r.NextUpdate) {
+		return nil
+	}
+	return r
 }
 
 // Keep has staples kept for the certificates in memory with these names, as long as they are in
@@ -156,6 +181,7 @@ func (s *Stapler) keep(x *stapled) {
 			case now.Before(half(r)):
 				// The first node to look asks for all.
 				wait, pause = half(r).Sub(now)+rand.N(1+r.NextUpdate.Sub(r.ThisUpdate)/8), firstPause
+				level = slog.LevelWarn // of the next failure
 			}
 			due = now.Add(wait)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/hostname"
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 // Config is what handlers need. All fields are required.
@@ -20,6 +21,9 @@ type Config struct {
 	Development bool                   // redirects lead to the node's own port, and HSTS is not set
 	Status      int                    // of redirects
 	Log         *slog.Logger           // required
+
+	// HTTP-01 challenges that were answered, and those that no order waits for.
+	Answered, Unknown *meter.Counter
 }
 
 // Handlers makes HTTP handlers. Its methods, and its handlers, are safe for concurrent use.
@@ -43,7 +47,7 @@ func (h *Handlers) HTTP(next http.Handler) http.Handler {
 	for _, i := range h.Issuers {
 		// One is enough: it looks for the token of every issuer of the configuration.
 		if acme, ok := i.(*certmagic.ACMEIssuer); ok && !acme.DisableHTTPChallenge {
-			return onlyHosts(acme.HTTPChallengeHandler(h.unknown(next)), next)
+			return onlyHosts(h.challenges(acme, next), next)
 		}
 	}
 	return next
@@ -61,10 +65,20 @@ func onlyHosts(challenges, next http.Handler) http.Handler {
 	})
 }
 
-// unknown refuses challenges whose token is not here while the node's state may be out of date.
-func (h *Handlers) unknown(next http.Handler) http.Handler {
+// challenges answers challenges. It refuses those whose token is not here while the node's state
+// may be out of date.
+func (h *Handlers) challenges(acme *certmagic.ACMEIssuer, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if certmagic.LooksLikeHTTPChallenge(r) && !h.Current() {
+		if !certmagic.LooksLikeHTTPChallenge(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if acme.HandleHTTPChallenge(w, r) {
+			h.Answered.Inc()
+			return
+		}
+		h.Unknown.Inc()
+		if !h.Current() {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "flotilla: this node has no lease and does not know all tokens; ask another one", http.StatusServiceUnavailable)
 			return
