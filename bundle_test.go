@@ -329,7 +329,7 @@ func TestLargeBundlesAmongSmallWrites(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		var wg sync.WaitGroup
 		start := time.Now()
-		for i := range Cases(t, 12, 5) {
+		for i := range Cases(t, 12, 3) {
 			wg.Go(func() {
 				var records []state.Record
 				for j := range 3 {

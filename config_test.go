@@ -198,6 +198,17 @@ func TestConfigFromEnv(t *testing.T) {
 			"API_SERVICE_HOST": "10.0.0.2", "API_PORT_80_TCP_ADDR": "10.0.0.2", "TEST_X": "1",
 		}, func(c flotilla.Config) bool { return c.Dir == "" }, ""},
 		{"beside a service of Kubernetes", map[string]string{"SERVICE_HOST": "10.0.0.1", "API_PORT": "1"}, nil, "FLOTILLA_API_PORT is not known"},
+		{"log", map[string]string{"LOG": "warn,json"}, func(c flotilla.Config) bool {
+			_, isJSON := c.Logger.Handler().(*slog.JSONHandler)
+			return isJSON && c.Logger.Enabled(t.Context(), slog.LevelWarn) && !c.Logger.Enabled(t.Context(), slog.LevelInfo)
+		}, ""},
+		{"log as text", map[string]string{"LOG": "debug"}, func(c flotilla.Config) bool {
+			_, isText := c.Logger.Handler().(*slog.TextHandler)
+			return isText && c.Logger.Enabled(t.Context(), slog.LevelDebug)
+		}, ""},
+		{"log of an unknown level", map[string]string{"LOG": "loud"}, nil, `not "loud"`},
+		{"log in an unknown form", map[string]string{"LOG": "info,xml"}, nil, `not "info,xml"`},
+		{"log with an empty form", map[string]string{"LOG": "info,"}, nil, `not "info,"`},
 		{"wrong proxies", map[string]string{"PROXIES": "balancer"}, nil, `"balancer" is neither`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -120,7 +120,7 @@ func TestDiskErrorPasses(t *testing.T) {
 	synctest.Parallel(t)
 	faults := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS}
 	for _, fault := range Some(t, faults, 3) {
-		for _, who := range []string{"leader", "follower", "two", "all"} {
+		for _, who := range Some(t, []string{"leader", "follower", "two", "all"}, 2) {
 			for _, long := range []time.Duration{50 * time.Millisecond, time.Second, 20 * time.Second} {
 				if fault != syscall.ENOSPC && long > time.Second {
 					continue
@@ -305,7 +305,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 			mustDo(t, os.WriteFile(at(n, "copy"), b, 0o600))
 			mustDo(t, os.Rename(at(n, "copy"), at(n, "node")))
 		}, remove("node"), "was replaced"},
-	}, 2) {
+	}, 3) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				logs := new(logText)

@@ -120,6 +120,7 @@ func (e *evicting) wantOut(keys ...seal.KeyID) {
 // was removed. Afterwards nothing that it knows is of any use to it.
 func TestEvict(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for name, prepare := range map[string]func(*evicting) (node string){
 		"runs": func(e *evicting) string { return "n3" },
 		"leads": func(e *evicting) string {

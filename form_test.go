@@ -42,7 +42,7 @@ func TestFormationWaitsForAll(t *testing.T) {
 func TestFormationEndsInOneCluster(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for seed := range uint64(flotilla.Cases(t, 15, 4)) {
+	for seed := range uint64(flotilla.Cases(t, 15, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			c := clustertest.New(t, 4, func(i int, cfg *flotilla.Config) { cfg.Expect = 3 })

@@ -32,7 +32,7 @@ func dirBytes(t *testing.T, dir string) (n int64) {
 func TestDirectoryIsBounded(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	writes := Cases(t, 600, 120)
+	writes := Cases(t, 600, 80)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		value := bytes.Repeat([]byte("x"), 1<<20)

@@ -111,7 +111,7 @@ func TestHoldLoopPauses(t *testing.T) {
 			}
 			return broken
 		}, []int{1, 2, 4, 61, 2, 4}, 7},
-	}, 1) {
+	}, 2) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLooper(t)

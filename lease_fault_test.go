@@ -218,7 +218,7 @@ func reviewReopen(t *testing.T, n *Node) *Node {
 func TestFullRestartFromSnapshot(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
+	for _, latency := range Some(t, []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond}, 2) {
 		for _, snapshot := range []bool{false, true} {
 			t.Run(fmt.Sprint(latency, " snapshot ", snapshot), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 func TestRestartWithOldSnapshot(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for _, latency := range Some(t, []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond}, 2) {
+	for _, latency := range Some(t, []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond}, 3) {
 		for _, away := range []time.Duration{0, 700 * time.Millisecond, 760 * time.Millisecond} {
 			t.Run(fmt.Sprint(latency, away), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -499,7 +499,7 @@ func TestSmallClustersComeBack(t *testing.T) {
 func TestFailureDetectorWhileANodeJoins(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for at := 550; at <= 610; at += Cases(t, 1, 7) {
+	for at := 550; at <= 610; at += Cases(t, 1, 15) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				net := simnet.New()

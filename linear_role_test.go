@@ -34,7 +34,11 @@ func TestRolesUnderFaults(t *testing.T) {
 						})
 					}
 				}
-				h.run(100 * time.Second)
+				length := time.Minute
+				if flotilla.Long() {
+					length = 100 * time.Second
+				}
+				h.run(length)
 				h.c.Settle()
 				before := h.now()
 				time.Sleep(20 * time.Second) // nobody holds a role for longer, so each changes hands

@@ -9,6 +9,6 @@ package flotilla_test
 func known() map[string]int {
 	return map[string]int{
 		"comments examples/compose/probe": 1,
-		"fields .Status":                  26,
+		"fields status.Status":            26,
 	}
 }

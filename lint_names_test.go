@@ -68,6 +68,7 @@ func TestNoMutableGlobals(t *testing.T) {
 		"vip/system_linux.go machine":    "all calls of Run in a process share one nftables set",
 		"internal/guard/share.go common": "nodes and addresses in a process share one guard process: it must not report a death before all addresses are gone",
 		"examples/chat/chat.go page":     "go:embed fills a variable of the package",
+		"internal/page/render.go files":  "go:embed fills a variable of the package",
 	}
 	for _, s := range sources(t) {
 		if s.test {

@@ -109,7 +109,9 @@ func layers() [][]string {
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
 		{"internal/certs/quarantine"},
-		{"internal/ops"},
+		{"internal/page", "internal/metrics"},
+		{"internal/view/viewtest"},
+		{"internal/ops", "internal/view"},
 		{"internal/rotation", "internal/upgrade"},
 		{"internal/membership", "internal/roles"},
 		{"internal/lease"},
@@ -117,8 +119,9 @@ func layers() [][]string {
 		{"internal/changes"},
 		{"internal/peers", "internal/self"},
 		{"internal/applied"},
+		{"internal/events"},
 		{"internal/state"},
-		{"hold"},
+		{"hold", "status"},
 	}
 }
 
@@ -129,8 +132,11 @@ func TestLayers(t *testing.T) {
 		if i := slices.IndexFunc(order, func(dirs []string) bool { return slices.Contains(dirs, dir) }); i >= 0 {
 			return i
 		}
-		if within(dir, "internal") {
+		switch {
+		case within(dir, "internal"):
 			return len(order)
+		case dir == "event" || dir == "metric": // every part may have events, and be measured
+			return len(order) + 1
 		}
 		return -1 // above: commands, examples, clustertest
 	}
@@ -256,6 +262,13 @@ func TestForbiddenImports(t *testing.T) {
 			"github.com/google/nftables":           bare,
 			modulePath + "/internal/fence":         bare,
 			modulePath + "/internal/guard/remover": bare,
+		}},
+		{"status", code("status"), map[string]string{
+			modulePath:   "it is data, for programs that have no node too",
+			"github.com": "it is data, and needs nothing else",
+		}},
+		{"internal/view", below("internal/view"), map[string]string{
+			modulePath + "/cmd": "it says what is shown, and does not know how",
 		}},
 		{"internal/simnet", code("internal/simnet"), map[string]string{
 			"github.com": "it replaces package net and needs nothing else",

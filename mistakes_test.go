@@ -303,7 +303,7 @@ func TestStaleAddress(t *testing.T) {
 func TestFormationBesideAStartingCluster(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for range 8 {
+	for range flotilla.Cases(t, 8, 3) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 2, nil)
 			c.Settle()

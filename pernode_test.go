@@ -406,7 +406,7 @@ func TestPerNodeCompromised(t *testing.T) {
 // Every node cleans its own records. The node that cleans for the cluster also cleans what is left
 // there from before.
 func TestPerNodeIsCleaned(t *testing.T) {
-	SkipShort(t)
+	OnlyLong(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"

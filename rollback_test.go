@@ -63,7 +63,7 @@ func storeMany(t *testing.T, n *flotilla.Node, prefix string, count int) {
 func TestRolledBackWhileNobodyKnows(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for _, test := range []struct {
+	for _, test := range flotilla.Some(t, []struct {
 		name string
 		copy string // "before": before the leader of the lost writes was elected; "after"
 		end  func(*clustertest.Cluster, int)
@@ -74,7 +74,7 @@ func TestRolledBackWhileNobodyKnows(t *testing.T) {
 		{"stopped", "after", stopAlone, 5},
 		{"the same term twice", "before", (*clustertest.Cluster).Kill, 5},
 		{"the same term twice, and more is written", "before", (*clustertest.Cluster).Kill, 80},
-	} {
+	}, 3) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := clustertest.New(t, 3, nil)
@@ -339,7 +339,7 @@ func TestCopyOfOneThatIsCutOff(t *testing.T) {
 func TestCopyStartsWithOriginal(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for seed := range 8 {
+	for seed := range flotilla.Cases(t, 8, 4) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
 				cfg.Peers = flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373")

@@ -346,16 +346,17 @@ func TestDeathNoticeAfterSecretIsReplaced(t *testing.T) {
 // Automatic backups go on with the new secret.
 func TestBackupsAfterSecretIsReplaced(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		r, dir := newSecrets(t, 3), t.TempDir()
 		r.Cluster = clustertest.New(t, 3, func(i int, c *flotilla.Config) {
 			r.configure(i, c)
-			c.Backups = flotilla.Backups{Dir: dir, Every: time.Hour}
-			c.Timing = flotilla.WAN // less traffic in the hour
+			c.Backups = flotilla.Backups{Dir: dir, Every: 10 * time.Minute}
+			c.Timing = flotilla.WAN // less traffic meanwhile
 		})
 		r.Settle()
 		r.replaceByNext()
-		time.Sleep(time.Hour + time.Minute)
+		time.Sleep(11 * time.Minute)
 		b := r.Nodes[0].Status().Backup
 		if b == nil || b.Err != "" || b.Late(time.Now()) {
 			t.Fatalf("the last backup is %+v", b)

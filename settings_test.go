@@ -31,7 +31,7 @@ func differing(t *testing.T, network *simnet.Network, books map[string]*logbook,
 func TestDifferentSettings(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for _, tc := range []struct {
+	for _, tc := range Some(t, []struct {
 		field     string
 		otherwise func(*Config)
 		here      string // on a node that is as most are
@@ -41,7 +41,7 @@ func TestDifferentSettings(t *testing.T) {
 		{"TLS.PerNode", func(c *Config) { c.TLS.PerNode = true }, "false here, true there"},
 		{"TLS.TicketRotation", func(c *Config) { c.TLS.TicketRotation = time.Hour }, "12h0m0s here, 1h0m0s there"},
 		{"TLS issuers", func(c *Config) { c.TLS.Private, c.TLS.CA = false, "https://ca.test/dir" }, "ca.test"},
-	} {
+	}, 2) {
 		t.Run(tc.field, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network, books := simnet.New(), make(map[string]*logbook)

@@ -75,7 +75,7 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 func TestTransferTwice(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for range 5 {
+	for range Cases(t, 5, 2) {
 		synctest.Test(t, func(t *testing.T) {
 			net := simnet.New()
 			nodes := trio(t, net, nil)

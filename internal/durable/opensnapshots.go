@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -54,6 +55,15 @@ func fit(log *Log, newest *raft.SnapshotMeta, logger *slog.Logger) error {
 // snapstore.Guard.
 func GuardSnapshots(s raft.SnapshotStore, logs raft.LogStore) raft.SnapshotStore {
 	return snapstore.Guard(s, logs)
+}
+
+// SnapshotTaken returns when the newest snapshot was begun, by the wall clock of this node. It is
+// zero if there is none, or none were opened yet. It does not look at the disk.
+func (d *Dir) SnapshotTaken() time.Time {
+	if s := d.snaps.Load(); s != nil {
+		return s.Taken()
+	}
+	return time.Time{}
 }
 
 // PurgeSnapshots overwrites and removes the snapshots that end before an index. The newest one

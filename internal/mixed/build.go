@@ -65,10 +65,14 @@ func build(ctx context.Context, root, present, dir string) (p programs, err erro
 		return p, err
 	}
 	p = programs{filepath.Join(dir, "node-previous"), filepath.Join(dir, "node-present"), filepath.Join(dir, "flotilla")}
-	for _, b := range []struct{ tree, out, what string }{
-		{old, p.previous, nodePackage}, {present, p.present, nodePackage}, {present, p.command, "cmd/flotilla"},
+	// The tree of the previous release is in another directory each time. Without its path in what is
+	// compiled, it is compiled only once.
+	for _, b := range []struct{ tree, out, what, trim string }{
+		{old, p.previous, nodePackage, "-trimpath=true"},
+		{present, p.present, nodePackage, "-trimpath=false"},
+		{present, p.command, "cmd/flotilla", "-trimpath=false"},
 	} {
-		if _, err := run(ctx, b.tree, "go", "build", "-o", b.out, "./"+b.what); err != nil {
+		if _, err := run(ctx, b.tree, "go", "build", b.trim, "-o", b.out, "./"+b.what); err != nil {
 			return p, err
 		}
 	}

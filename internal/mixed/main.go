@@ -63,8 +63,7 @@ func try(ctx context.Context, mixing time.Duration, seed uint64, present string)
 	return os.RemoveAll(dir)
 }
 
-// inTurn upgrades a cluster, downgrades it, and upgrades it again. Then the version is raised, and
-// the previous release is refused.
+// inTurn upgrades a cluster, downgrades it, and upgrades it again.
 func inTurn(ctx context.Context, p programs, dir string, r *report) (err error) {
 	c, err := newCluster(ctx, p, dir, r, func(int) bool { return false })
 	if err != nil {
@@ -83,13 +82,30 @@ func inTurn(ctx context.Context, p programs, dir string, r *report) (err error) 
 			return err
 		}
 	}
+	return c.replaceLast(ctx)
+}
+
+// fromMix upgrades a cluster that began with one node of the previous release.
+func fromMix(ctx context.Context, p programs, dir string, r *report) (err error) {
+	c, err := newCluster(ctx, p, dir, r, func(i int) bool { return i < members-1 })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	r.say("two nodes of the present program run, and one of the previous release")
+	return c.replaceLast(ctx)
+}
+
+// replaceLast has the last node run the present program, as the others do. Then the version is
+// raised, and the previous release is refused.
+func (c *cluster) replaceLast(ctx context.Context) error {
 	version, previous, present, err := c.versions(ctx)
 	if err != nil {
 		return err
 	}
-	r.say("the cluster has version %d, the previous program supports %d, the present one %d", version, previous, present)
+	c.report.say("the cluster has version %d, the previous program supports %d, the present one %d", version, previous, present)
 	if version != previous {
-		r.fail("the cluster has version %d, and the previous program supports %d", version, previous)
+		c.report.fail("the cluster has version %d, and the previous program supports %d", version, previous)
 	}
 	if present > previous {
 		c.refuseUpgrade(ctx)

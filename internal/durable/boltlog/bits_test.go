@@ -17,7 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
-// long makes TestEveryBit flip every bit, and not one of 37.
+// long makes TestEveryBit flip every bit, and not one of 101, and TestRandomOperations run longer.
 var long = flag.Bool("long", false, "go through all cases")
 
 // TestEveryBit flips every bit of a log file, one at a time. Each time the file is refused as
@@ -37,7 +37,7 @@ func TestEveryBit(t *testing.T) {
 	} {
 		step := test.step
 		if !*long {
-			step = 37
+			step = 101
 		}
 		if step != 1 {
 			t.Logf("pages of %d bytes: every %dth bit only", test.pageSize, step)

@@ -80,7 +80,12 @@ func TestRandomOperations(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	crashes := make(map[bool]int) // by whether the operation took place
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if !*long {
+		seeds = 3
+		t.Log("3 series; -long makes 6")
+	}
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 7))
 		l := newLog(t)
 		path := l.path

@@ -94,7 +94,7 @@ func TestKillAtEveryStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
-	most, pace, seeds := 400, 60, uint64(1)
+	most, pace, seeds := 400, 30, uint64(1)
 	if *long {
 		pace, seeds = 400, 4
 	} else {

@@ -54,7 +54,7 @@ func join(o Options, back *boltlog.Log, r *replay) (*Log, error) {
 	stop := make(chan struct{})
 	j, err := journal.Open(journal.Options{
 		Dir: o.dir(), ID: front.ID, From: front.From, Known: o.Known.front, Sys: o.Sys, Stop: stop,
-		Added: o.Files.Added, Removed: o.Files.Removing,
+		Synced: o.Synced, Added: o.Files.Added, Removed: o.Files.Removing,
 	}, r.batch)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/journal"
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 // ErrLocked is wrapped by the error of Open when another process has the file open.
@@ -53,6 +54,9 @@ type Options struct {
 
 	// Sys writes the journal. Nil: this machine does.
 	Sys journal.System
+
+	// Synced is told how long each sync of the journal took. Nil: nothing is.
+	Synced *meter.Histogram
 
 	// Wrap replaces the store behind boltlog: for tests. Nil: it is raft-boltdb.
 	Wrap func(boltlog.Store) boltlog.Store

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/meter"
 )
 
 const retain = 2 // snapshots
@@ -23,6 +25,7 @@ type Store struct {
 	dir     string
 	places  *diskfile.Places // learns which snapshot is the newest
 	readers readers
+	taken   meter.Moment // see Taken
 }
 
 // Open opens the snapshots of a data directory, and reads each as a whole. It returns the
@@ -59,8 +62,17 @@ func Open(data string, places *diskfile.Places, logger *slog.Logger) (s *Store, 
 	return s, newest, nil
 }
 
+// Taken returns when the newest snapshot was begun, by the wall clock of this node. It is zero if
+// there is none. Taken does not look at the disk.
+func (s *Store) Taken() time.Time { return s.taken.Load() }
+
 // keep records that id is the newest snapshot.
 func (s *Store) keep(id string) error {
+	n, err := parseName(id)
+	if err != nil {
+		return diskfile.Named(filepath.Join(s.dir, id), err)
+	}
+	s.taken.Set(time.UnixMilli(int64(n.ms)))
 	if runtime.GOOS == "windows" { // which removes no file that is open
 		return nil
 	}
