@@ -3,6 +3,7 @@ package flotilla
 import (
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"strconv"
@@ -25,6 +26,8 @@ import (
 //	FLOTILLA_ACME_ROOTS     file with PEM certificates: TLS.TrustedRoots
 //	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
 //	FLOTILLA_HTTPS_ADDR, _HTTP_ADDR, _HEALTH_ADDR   as the fields
+//	FLOTILLA_LOG            debug, info, warn or error, then perhaps ",json": Logger, which writes
+//	                        records of this level and above to the standard error
 //
 // FLOTILLA_SECRETS_FILE names a file that holds the secrets, instead of FLOTILLA_SECRETS. An error
 // is a *ConfigError that names the variable. It never repeats a secret.
@@ -47,7 +50,7 @@ func ConfigFromEnv() (Config, error) {
 		HealthAddr: os.Getenv("FLOTILLA_HEALTH_ADDR"),
 		TLS:        TLS{Email: os.Getenv("FLOTILLA_EMAIL"), CA: os.Getenv("FLOTILLA_ACME_CA")},
 	}
-	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envGuard, envRoots, envProxies, envBackups} {
+	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envGuard, envRoots, envProxies, envBackups, envLog} {
 		if err := read(&c); err != nil {
 			return Config{}, err
 		}
@@ -224,6 +227,27 @@ func envBackups(c *Config) error {
 		}
 	}
 	return nil
+}
+
+func envLog(c *Config) error {
+	v := os.Getenv("FLOTILLA_LOG")
+	if v == "" {
+		return nil
+	}
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	name, form, _ := strings.Cut(v, ",")
+	level, ok := levels[name]
+	options := &slog.HandlerOptions{Level: level}
+	switch {
+	case !ok:
+	case form == "json":
+		c.Logger = slog.New(slog.NewJSONHandler(os.Stderr, options))
+		return nil
+	case name == v:
+		c.Logger = slog.New(slog.NewTextHandler(os.Stderr, options))
+		return nil
+	}
+	return envError("Logger", "FLOTILLA_LOG", fmt.Sprintf(`must be debug, info, warn or error, with ",json" behind it for JSON, not %q`, v), nil)
 }
 
 func envProxies(c *Config) error {
