@@ -105,7 +105,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 			if s := n.Status(); s.Clock != "" {
 				t.Errorf("%s: %s", n.self.Name, s.Clock)
 			}
-			if !strings.Contains(logs[n.self.Name].String(), "a clock differs from this node's; one of them is wrong\" node="+n.self.Name+" peer=a ahead=2400h") {
+			if !strings.Contains(logs[n.self.Name].String(), "a clock differs from this node's; one of them is wrong\" node="+n.self.Name+" event=clock_wrong peer=a ahead=2400h") {
 				t.Errorf("%s logged:\n%s", n.self.Name, logs[n.self.Name])
 			}
 		}

@@ -303,7 +303,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			LoseLease: func(cause error) uint64 { return n.leases.Lose(cause) },
 			WakeLease: func() { n.leases.Wake() },
 			LeaderChanged: func(id string, without time.Duration) {
-				n.observer.Events.Leader(id, n.replica.Term(), without)
+				n.observer.Events.Leader(id, id == n.self.ID, n.replica.Term(), without)
 			},
 		},
 	})

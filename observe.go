@@ -1,7 +1,6 @@
 package flotilla
 
 import (
-	"cmp"
 	"context"
 	"iter"
 	"runtime"
@@ -36,15 +35,15 @@ func (n *Node) Metrics() iter.Seq[metric.Family] {
 		Lags: make(map[string]uint64), RTT: make(map[string]time.Duration), Offsets: make(map[string]time.Duration),
 	}
 	for _, lag := range r.Lags() {
-		in.Cluster.Lags[n.peers.NameOf(lag.Node)] = lag.Entries
+		in.Cluster.Lags[lag.Node] = lag.Entries
 	}
 	for _, m := range in.Status.Members {
 		if rtt, ok := n.leases.RTT(m.ID); ok && m.ID != n.self.ID {
-			in.Cluster.RTT[cmp.Or(m.Name, m.ID)] = rtt
+			in.Cluster.RTT[m.ID] = rtt
 		}
 	}
 	for _, m := range n.clocks.Measured() {
-		in.Cluster.Offsets[n.peers.NameOf(m.Peer)] = m.Ahead
+		in.Cluster.Offsets[m.Peer] = m.Ahead
 	}
 	waiting, _ := r.Writes.Oldest()
 	in.Writes = metrics.Writes{

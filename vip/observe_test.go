@@ -259,7 +259,7 @@ func TestObserver(t *testing.T) {
 				"", "usable", bound, claimed,
 				"usable conflict:" + mac,
 				"conflict:" + mac + " | warn address_conflict of " + both + ": " + errConflict.Error() + ": " + claim.Error(),
-				"usable conflict:" + mac, bound, planned, gone,
+				"usable", bound, planned, gone,
 			},
 		},
 		{
@@ -273,7 +273,7 @@ func TestObserver(t *testing.T) {
 			want: []string{
 				"", "usable", "usable conflict:router",
 				"conflict:router | warn address_conflict of " + both + ": " + errConflict.Error() + ": router",
-				"usable conflict:router", bound, planned, gone,
+				"usable", bound, planned, gone,
 			},
 		},
 		{

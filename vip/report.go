@@ -77,8 +77,11 @@ func (r *reporter) set(change func(*hold.Addresses)) {
 // unbound records that the addresses are not here any more, for a reason that is reported later.
 func (r *reporter) unbound() { r.set(func(a *hold.Addresses) { a.Bound = false }) }
 
-// competes records that this node competes for the addresses.
-func (r *reporter) competes() { r.set(func(a *hold.Addresses) { a.Usable = true }) }
+// competes records that this node competes for the addresses. Whether another machine claims one
+// shows when it gets them.
+func (r *reporter) competes() {
+	r.set(func(a *hold.Addresses) { a.Usable, a.Conflict = true, "" })
+}
 
 // claimed records which other machine claims an address. Empty: none does.
 func (r *reporter) claimed(by string) { r.set(func(a *hold.Addresses) { a.Conflict = by }) }

@@ -228,7 +228,7 @@ func nodeVariables() []string {
 	var all []string
 	for _, name := range []string{
 		"DIR", "NAME", "ADDR", "ADVERTISE", "ZONE", "SECRETS", "SECRETS_FILE", "PEERS", "EXPECT", "TIMING", "GUARD", "MAX_STATE", "MAX_RECORDS", "REMOVE_DEAD",
-		"BACKUPS", "EMAIL", "ACME_CA", "ACME_ROOTS", "PROXIES", "HTTPS_ADDR", "HTTP_ADDR", "HEALTH_ADDR",
+		"BACKUPS", "EMAIL", "ACME_CA", "ACME_ROOTS", "PROXIES", "HTTPS_ADDR", "HTTP_ADDR", "HEALTH_ADDR", "LOG",
 	} {
 		all = append(all, "FLOTILLA_"+name)
 	}

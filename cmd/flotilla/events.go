@@ -78,6 +78,7 @@ type readNode struct {
 
 // run shows the events that there are and, if it is to follow, those that come until ctx ends.
 func (r *eventReader) run(ctx context.Context, follow bool) error {
+	fault := ""
 	for first := true; ; first = false {
 		err := r.round(ctx)
 		if ctx.Err() != nil && follow {
@@ -88,6 +89,17 @@ func (r *eventReader) run(ctx context.Context, follow bool) error {
 		}
 		if !follow {
 			return nil
+		}
+		now := ""
+		if err != nil {
+			now = err.Error()
+		}
+		if now != fault {
+			if fault = now; fault == "" {
+				fault = "the nodes answer again"
+			}
+			fmt.Fprintln(r.env.Stderr, plaintext.Safe(fault))
+			fault = now
 		}
 		select {
 		case <-time.After(eventsInterval):

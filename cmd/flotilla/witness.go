@@ -50,7 +50,9 @@ with 1 if it cannot go on as this node; a supervisor should start it again.
 				if cfg.Dir == "" {
 					return errors.New("FLOTILLA_DIR is not set, and a witness must remember its votes; name a directory of its own")
 				}
-				cfg.Witness, cfg.Logger = true, slog.New(slog.NewTextHandler(env.Stderr, nil))
+				if cfg.Witness = true; cfg.Logger == nil {
+					cfg.Logger = slog.New(slog.NewTextHandler(env.Stderr, nil))
+				}
 				return witness(ctx, cfg)
 			}
 		},

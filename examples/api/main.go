@@ -66,7 +66,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
 	cfg.HTTPSAddr, cfg.HTTPAddr = env("API_HTTPS_ADDR", ":443"), env("API_HTTP_ADDR", ":80")
 	cfg.HealthAddr = env("API_HEALTH_ADDR", ":8081")
 	addrs, err := parseVIPs(os.Getenv("API_VIPS"))

@@ -62,7 +62,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	switch args[0] {
 	case "serve":
-		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		if cfg.Logger == nil {
+			cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		}
 		cfg.Backups = flotilla.Backups{Store: store, Every: 24 * time.Hour, Keep: 14}
 		domains := strings.FieldsFunc(os.Getenv("API_DOMAINS"), func(r rune) bool { return r == ',' || r == ' ' })
 		return serve(ctx, cfg, domains)

@@ -66,7 +66,7 @@ func (e *events) observe(ctx context.Context, what string, data map[string]any) 
 // own orders: who places another one logs how it ends.
 func (e *events) notRenewed(ctx context.Context, name string, err error) {
 	news := e.orders.loader.names.notRenewed(name, fmt.Errorf("there is no newer certificate: %w", err))
-	if news && attemptOf(ctx).limit == nil {
+	if news && attemptOf(ctx).limit == nil && e.obtainer.life.Err() == nil {
 		e.orders.log.Warn("a certificate was not renewed; will try again", "event", event.OrderRefused, "domain", name, "error", err)
 	}
 	e.obtainer.takeOver(ctx, name)

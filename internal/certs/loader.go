@@ -135,12 +135,16 @@ func (l *loader) notOrdered(name string) { l.own.Delete(certmagic.StorageKeys.Sa
 // ordered records which certificate came of it.
 func (l *loader) ordered(name, serial string) { l.own.Store(certmagic.StorageKeys.Safe(name), serial) }
 
-// isOwn reports whether a certificate for name that has just come comes from this node's order.
+// isOwn reports whether a certificate for name that has just come comes from this node's order. It
+// answers so once for an order: certmagic does not always say how one has ended.
 func (l *loader) isOwn(name, serial string) bool {
 	site := l.site(name)
 	own, ok := l.own.Load(site)
-	l.own.CompareAndDelete(site, serial)
-	return ok && (own == "" || own == serial)
+	if !ok || own != "" && own != serial {
+		return false
+	}
+	l.own.CompareAndDelete(site, own)
+	return true
 }
 
 // found records that the cluster has a certificate for name, even if it is of no use.

@@ -138,7 +138,7 @@ func (o *obtainer) run(ctx context.Context, name string) {
 		failed = true
 		pause := o.pause(name, err, pauses.next(lead))
 		o.loader.names.scheduled(name, time.Now().Add(pause))
-		o.complain(name, lead.Explain(err), pause)
+		o.complain(name, lead.Explain(err), pause, ordered)
 		var leads func(context.Context) bool
 		if led = false; !lead.Here && time.Since(pauses.led) > backoff.RetryLed {
 			looks := o.prober.Watch(name, func(l probe.Lead) { o.tried(name, l.Explain(err)) })
@@ -184,18 +184,23 @@ func (o *obtainer) pause(name string, err error, wait time.Duration) time.Durati
 	return pause
 }
 
-// complain logs why name has no certificate, the reason of a pause only once.
-func (o *obtainer) complain(name string, err error, pause time.Duration) {
+// complain logs why name has no certificate, the reason of a pause only once. It is an event if an
+// order was placed, and the reason is new.
+func (o *obtainer) complain(name string, err error, pause time.Duration, ordered bool) {
 	text := err.Error()
 	paused := (*backoff.Error)(nil)
 	if errors.As(err, &paused) {
 		text = paused.Why
 	}
-	if again := o.loader.names.logs(name, text); again && paused != nil {
+	again := o.loader.names.logs(name, text)
+	switch {
+	case again && paused != nil:
 		o.log.Debug("no certificate; will try again", "domain", name, "error", err, "in", pause)
-		return
+	case again || !ordered:
+		o.log.Warn("no certificate; will try again", "domain", name, "error", err, "in", pause)
+	default:
+		o.log.Warn("no certificate; will try again", "event", event.OrderRefused, "domain", name, "error", err, "in", pause)
 	}
-	o.log.Warn("no certificate; will try again", "event", event.OrderRefused, "domain", name, "error", err, "in", pause)
 }
 
 // try makes one attempt to load or order the certificate of name. It orders nothing if the storage

@@ -48,7 +48,8 @@ func (r *renewals) start() {
 	})
 }
 
-// once looks once. Whatever certmagic does, the next look comes.
+// once looks once. If certmagic panics, the next look comes all the same, unless the panic has left
+// a lock behind.
 func (r *renewals) once() {
 	began := time.Now()
 	defer func() {

@@ -147,7 +147,7 @@ func TestRecordsPassTheLogger(t *testing.T) {
 func TestNews(t *testing.T) {
 	l := newLog()
 	news := []state.News{
-		{Kind: event.SessionEnded, Index: 5, Node: "b1", Cause: "its lease has expired", Outage: 700 * time.Millisecond},
+		{Kind: event.SessionEnded, Index: 5, Node: "b1", Cause: "its lease has expired", Outage: 700 * time.Millisecond, Unplanned: true},
 		{Kind: event.RoleMoved, Index: 5, Node: "a1", From: "b1", Role: "jobs", Outage: 700 * time.Millisecond, Cause: "its lease has expired"},
 		{Kind: event.RoleMoved, Index: 6, From: "a1", Role: "jobs", Cause: "its holder gave it up"},
 		{Kind: event.RoleMoved, Index: 7, Node: "a1", Role: "jobs"},
@@ -155,12 +155,14 @@ func TestNews(t *testing.T) {
 		{Kind: event.MemberAdded, Index: 9, Node: "0123456789abcdef"},
 	}
 	l.News(news)
+	l.Leader("b1", false, 3, 0)
 	if got := l.After(0); len(got) != 0 {
 		t.Fatalf("a node that catches up records %v", got)
 	}
 	l.Begin()
 	l.News(news)
-	l.Leader("a1", 4, 90*time.Millisecond)
+	l.Leader("b1", false, 3, time.Second) // found again
+	l.Leader("a1", true, 4, 90*time.Millisecond)
 	want := []event.Event{
 		{Kind: event.SessionEnded, Subject: "bravo", Text: "the node holds nothing any more", Cause: "it was silent for 700ms", Severity: event.Warn, Key: "5/session_ended/b1"},
 		{Kind: event.RoleMoved, Subject: "jobs", Text: "the role has moved from bravo to alpha", From: "bravo", To: "alpha", Outage: 700 * time.Millisecond, Cause: "its lease has expired", Severity: event.Info, Key: "5/role_moved/jobs"},

@@ -24,7 +24,8 @@ type Log struct {
 	node    atomic.Pointer[string] // see SetNode
 	added   notify.Signal
 	counted meter.Counters
-	current atomic.Bool // see Begin
+	current atomic.Bool   // see Begin
+	term    atomic.Uint64 // of the newest leader
 
 	mu   sync.Mutex
 	last uint64            // number of the newest

@@ -36,8 +36,10 @@ func (l *Log) ofNews(n state.News) event.Event {
 		e.Text = "the leader has heard of the node again"
 	case event.SessionEnded:
 		e.Text = "the node holds nothing any more"
-		if n.Outage > 0 {
+		if n.Unplanned {
 			e.Severity = event.Warn
+		}
+		if n.Outage > 0 {
 			e.Cause = "it was silent for " + n.Outage.Round(time.Millisecond).String()
 			e.Outage = 0
 		}
@@ -74,9 +76,13 @@ func (l *Log) ofNews(n state.News) event.Event {
 	return e
 }
 
-// Leader records that this node has learned of another leader. Outage is for how long it has known
-// of none, 0 if it did not know one before.
-func (l *Log) Leader(id string, term uint64, outage time.Duration) {
+// Leader records that a node was elected, which this node has learned, or is itself. Outage is for
+// how long this node has known of no leader, 0 if it knew none before. It does nothing if the
+// leader is the one of the term before, found again. Before Begin it does nothing about others.
+func (l *Log) Leader(id string, own bool, term uint64, outage time.Duration) {
+	if l.term.Swap(term) == term || !own && !l.current.Load() {
+		return
+	}
 	l.Add(event.Event{
 		Kind: event.LeaderElected, Subject: l.name(id, ""), Text: "the node leads the cluster", Outage: outage,
 		Key: fmt.Sprintf("term/%d", term),

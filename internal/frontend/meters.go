@@ -35,8 +35,8 @@ type Meters struct {
 	// connection did not come in time, "stalled" if the client took nothing.
 	Refused meter.Counters
 
-	// DrainCut counts requests that were cut because a drain had no more time for them, and new
-	// connections that had sent no request by then.
+	// DrainCut counts requests that were cut because a drain had no more time for them. When a port
+	// ends, new connections that had sent no request by then count too.
 	DrainCut meter.Counter
 }
 

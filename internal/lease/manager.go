@@ -78,23 +78,31 @@ func (m *Manager) Begin(session uint64) (lost <-chan struct{}) {
 // Lose gives the lease up. Everything that depends on it ends with that cause. It returns the
 // session whose lease it was, 0 if there was none.
 func (m *Manager) Lose(cause error) (session uint64) {
+	session, _ = m.lose(cause)
+	return session
+}
+
+// lose is Lose, and reports whether there was a lease and nobody had planned to give it up.
+func (m *Manager) lose(cause error) (session uint64, unplanned bool) {
 	session, end, lost := m.own.lose()
 	if session == 0 {
-		return 0
+		return 0, false
 	}
-	if !end.IsZero() && !m.cfg.Life.Leaving.Load() && !errors.Is(cause, errs.ErrClosed) {
+	unplanned = !end.IsZero() && !m.cfg.Life.Leaving.Load() && !errors.Is(cause, errs.ErrClosed)
+	if unplanned {
 		m.Meters.Lost.Inc()
 	}
 	m.cfg.OnLost(session, end, cause)
 	close(lost) // another session may begin from now on
 	m.cfg.Life.Changed.Notify()
 	m.Renewed.Notify()
-	return session
+	return session, unplanned
 }
 
 // LoseEnded gives the lease up because the cluster has ended the session.
 func (m *Manager) LoseEnded() {
-	if session := m.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost)); session != 0 {
+	session, unplanned := m.lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost))
+	if unplanned {
 		m.cfg.Log.Info("the lease is lost: the cluster has ended the session", "event", event.LeaseLost, "session", session)
 	}
 }

@@ -69,8 +69,9 @@ func (m *Manager) checkOwn(now time.Time) (session uint64, loss time.Time) {
 	if loss.IsZero() || now.Before(loss) {
 		return session, loss
 	}
-	m.cfg.Log.Warn("the lease has expired: no majority of the voters has renewed it", "event", event.LeaseLost, "session", session)
-	m.Lose(fmt.Errorf("%w: the node's lease has expired", errs.ErrLost))
+	if _, unplanned := m.lose(fmt.Errorf("%w: the node's lease has expired", errs.ErrLost)); unplanned {
+		m.cfg.Log.Warn("the lease has expired: no majority of the voters has renewed it", "event", event.LeaseLost, "session", session)
+	}
 	return 0, time.Time{}
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // Counter counts. The zero Counter is ready. Its methods are safe for concurrent use.
@@ -30,7 +31,7 @@ type Counters struct {
 	count atomic.Int64
 }
 
-// separator joins the values of labels. No value has it.
+// separator joins the values of labels. It is no UTF-8, so no value has it.
 const separator = "\xff"
 
 // Inc counts one for the values of the labels, in their order.
@@ -39,7 +40,7 @@ func (c *Counters) Inc(values ...string) { c.Of(values...).Inc() }
 // Of returns the counter for the values of the labels, in their order. When there are too many, it
 // returns one whose values are all "other".
 func (c *Counters) Of(values ...string) *Counter {
-	key := strings.Join(values, separator)
+	key := keyOf(values)
 	if found, ok := c.all.Load(key); ok {
 		return found.(*Counter)
 	}
@@ -51,6 +52,20 @@ func (c *Counters) Of(values ...string) *Counter {
 		c.count.Add(1)
 	}
 	return found.(*Counter)
+}
+
+// keyOf joins values. A byte that is no UTF-8 could be taken for the separator.
+func keyOf(values []string) string {
+	for i, v := range values {
+		if !utf8.ValidString(v) {
+			values = slices.Clone(values)
+			for j := i; j < len(values); j++ {
+				values[j] = strings.ToValidUTF8(values[j], "\uFFFD")
+			}
+			break
+		}
+	}
+	return strings.Join(values, separator)
 }
 
 // Labelled is a count with the values of its labels.

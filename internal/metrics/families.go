@@ -1,7 +1,10 @@
 package metrics
 
 import (
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/flotilla-ha/flotilla/internal/meter"
 	"github.com/flotilla-ha/flotilla/metric"
@@ -27,7 +30,27 @@ type builder struct {
 	all []metric.Family
 }
 
+// add adds a family, and makes UTF-8 of all values, as a registry demands. Of samples with the same
+// labels it keeps the first: Prometheus refuses a whole scrape that has two.
 func (b *builder) add(kind metric.Type, name, help string, labels []string, samples ...metric.Sample) {
+	for i, s := range samples {
+		for j, v := range s.Values {
+			if !utf8.ValidString(v) {
+				s.Values = slices.Clone(s.Values)
+				s.Values[j] = strings.ToValidUTF8(v, "\uFFFD")
+				samples[i] = s
+			}
+		}
+	}
+	if len(samples) > 1 {
+		known := make(map[string]bool, len(samples))
+		samples = slices.DeleteFunc(samples, func(s metric.Sample) bool {
+			key := strings.Join(s.Values, "\xff")
+			again := known[key]
+			known[key] = true
+			return again
+		})
+	}
 	b.all = append(b.all, metric.Family{Name: "flotilla_" + name, Help: help, Type: kind, Labels: labels, Samples: samples})
 }
 

@@ -45,9 +45,9 @@ type Input struct {
 type Cluster struct {
 	LeaderChanges uint64                   // see replica.Meters
 	Election      meter.Observed           // see replica.Meters
-	Lags          map[string]uint64        // entries, by the name of the node; of a leader only
-	RTT           map[string]time.Duration // by the name of the node
-	Offsets       map[string]time.Duration // how far its wall clock is ahead, by the name of the node
+	Lags          map[string]uint64        // entries, by the ID of the member; of a leader only
+	RTT           map[string]time.Duration // by the ID of the member
+	Offsets       map[string]time.Duration // how far its wall clock is ahead, by the ID of the member
 	Rejected      []meter.Labelled         // by reason
 }
 

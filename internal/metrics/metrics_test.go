@@ -73,7 +73,7 @@ func input(certificates int) *Input {
 		Roles:   []status.Role{{Name: "jobs", Holder: "a1", Outage: 700 * time.Millisecond}, {Name: "vip", Holder: "b1", HoldDown: true}},
 		Space:   []status.Space{{What: "records", Bytes: 10, Limit: 100}},
 		Waiting: []status.Wait{{What: "writes wait", Since: at().Add(-7 * time.Second)}},
-		Backup:  &status.Backup{Time: at().Add(-time.Hour), Every: 24 * time.Hour, Err: "full"},
+		Backup:  &status.Backup{Time: at().Add(-time.Hour), Every: 24 * time.Hour, Makes: true, Err: "full"},
 	}
 	for i := range certificates {
 		in.Status.Certificates = append(in.Status.Certificates, status.Certificate{
@@ -84,7 +84,7 @@ func input(certificates int) *Input {
 	var h meter.Histogram
 	h.Observe(3 * time.Millisecond)
 	in.Writes.OK = h.Load()
-	in.Cluster.Offsets = map[string]time.Duration{"bravo": -1500 * time.Millisecond}
+	in.Cluster.Offsets = map[string]time.Duration{"b1": -1500 * time.Millisecond, "stranger": time.Second}
 	in.Roles.Changes = []meter.Labelled{{Values: []string{"jobs", "it was free"}, Count: 2}}
 	return in
 }
@@ -122,8 +122,21 @@ func TestValues(t *testing.T) {
 			`flotilla_write_seconds_bucket{result="ok",le="0.0025"} 0`, `flotilla_write_seconds_bucket{result="ok",le="0.005"} 1`,
 			`flotilla_write_seconds_bucket{result="ok",le="+Inf"} 1`, `flotilla_write_seconds_sum{result="ok"} 0.003`, `flotilla_write_seconds_count{result="ok"} 1`,
 		}, not: []string{"flotilla_renewal_check_timestamp_seconds ", "flotilla_snapshot_timestamp_seconds "}},
+		{name: "two of one name, and one without", change: func(in *Input) {
+			in.Status.Members[2].Name, in.Status.Members[3].Name = "bravo", ""
+		}, want: []string{
+			`flotilla_peer_reachable{peer="bravo (b1)"} 0`, `flotilla_peer_reachable{peer="bravo (c1)"} 0`, `flotilla_peer_reachable{peer="d1"} 1`,
+			`flotilla_peer_clock_offset_seconds{peer="bravo (b1)"} -1.5`,
+		}},
+		{name: "a name that is no text", change: func(in *Input) {
+			in.Status.Roles[0].Name, in.Status.Roles[1].Name = "a\xff", "a\xfe"
+		}, want: []string{"flotilla_role_held{role=\"a\uFFFD\"} 1"}, not: []string{"flotilla_role_held{role=\"a\uFFFD\"} 0"}},
+		{name: "a role twice", change: func(in *Input) {
+			in.Status.Roles = append(in.Status.Roles, status.Role{Name: "jobs", Holder: "b1"})
+		}, want: []string{`flotilla_role_held{role="jobs"} 1`}, not: []string{`flotilla_role_held{role="jobs"} 0`}},
 		{name: "no backups", change: func(in *Input) { in.Status.Backup = nil },
 			want: []string{`flotilla_backup_failing 0`, `flotilla_backup_interval_seconds 0`}, not: []string{"flotilla_backup_verified_timestamp_seconds "}},
+		{name: "backups of others", change: func(in *Input) { in.Status.Backup.Makes = false }, want: []string{`flotilla_backup_interval_seconds 0`}},
 		{name: "no leader", change: func(in *Input) { in.Status.Leader, in.Status.ID = "", "" }, want: []string{`flotilla_has_leader 0`, `flotilla_is_leader 0`}},
 		{name: "failed", change: func(in *Input) { in.Status.Err, in.Status.Clock = "the disk is full", "wrong" },
 			want: []string{`flotilla_failed 1`, `flotilla_clock_reliable 0`}},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/metric"
+	"github.com/flotilla-ha/flotilla/status"
 )
 
 func (b *builder) node() {
@@ -26,7 +27,7 @@ func (b *builder) cluster() {
 	b.truth("has_leader", "1 if the node knows a leader.", s.Leader != "")
 	b.truth("is_leader", "1 if the node leads.", s.Leader != "" && s.Leader == s.ID)
 	b.gauge("term", "The term of raft.", float64(s.Term))
-	b.count("leader_changes_total", "How often the node has learned of another leader.", c.LeaderChanges)
+	b.count("leader_changes_total", "How often the node has learned of another leader, or of the same one after it knew of none.", c.LeaderChanges)
 	b.histogram("election_seconds", "How long the node knew of no leader, each time it did not.", c.Election)
 	voters, present, reachable := 0, 0, 0
 	unreachable := make(map[string]bool)
@@ -36,6 +37,7 @@ func (b *builder) cluster() {
 		}
 	}
 	var reached, supports []metric.Sample
+	names := labels(s.Members)
 	for _, m := range s.Members {
 		if m.Voter {
 			voters++
@@ -48,10 +50,10 @@ func (b *builder) cluster() {
 			reachable++
 		}
 		if m.ID != s.ID {
-			reached = append(reached, metric.Sample{Values: []string{m.Name}, Value: number(up)})
+			reached = append(reached, metric.Sample{Values: []string{names[m.ID]}, Value: number(up)})
 		}
 		if m.Supports != 0 {
-			supports = append(supports, metric.Sample{Values: []string{m.Name}, Value: float64(m.Supports)})
+			supports = append(supports, metric.Sample{Values: []string{names[m.ID]}, Value: float64(m.Supports)})
 		}
 	}
 	b.add(metric.Gauge, "members", "Members of the cluster, by whether they vote.", []string{"raft"},
@@ -69,18 +71,40 @@ func (b *builder) cluster() {
 	}
 	b.gauge("config_differences", "Settings that differ between this node and others, and should not.", float64(differs))
 	b.add(metric.Gauge, "peer_lag_entries", "Entries of the log that the peer has not confirmed. Only the leader has these.", []string{"peer"},
-		byName(c.Lags, func(n uint64) float64 { return float64(n) })...)
-	b.add(metric.Gauge, "peer_rtt_seconds", "The round trip of a message to the peer.", []string{"peer"}, byName(c.RTT, time.Duration.Seconds)...)
+		byPeer(names, c.Lags, func(n uint64) float64 { return float64(n) })...)
+	b.add(metric.Gauge, "peer_rtt_seconds", "The round trip of a message to the peer.", []string{"peer"}, byPeer(names, c.RTT, time.Duration.Seconds)...)
 	b.add(metric.Gauge, "peer_clock_offset_seconds", "How far the peer's wall clock is ahead of this node's.", []string{"peer"},
-		byName(c.Offsets, time.Duration.Seconds)...)
+		byPeer(names, c.Offsets, time.Duration.Seconds)...)
 	b.counts("peer_rejected_total", "Connections and requests at the port for peers that were refused.", []string{"reason"}, c.Rejected)
 }
 
-// byName returns a sample for each name.
-func byName[T any](all map[string]T, value func(T) float64) []metric.Sample {
+// labels returns what each member is called in labels, by its ID: its name, with its ID if
+// that is not enough. Two samples with the same labels would spoil the whole scrape.
+func labels(members []status.Member) map[string]string {
+	count, out := make(map[string]int), make(map[string]string)
+	for _, m := range members {
+		count[m.Name]++
+	}
+	for _, m := range members {
+		switch {
+		case m.Name == "":
+			out[m.ID] = m.ID
+		case count[m.Name] > 1:
+			out[m.ID] = m.Name + " (" + m.ID + ")"
+		default:
+			out[m.ID] = m.Name
+		}
+	}
+	return out
+}
+
+// byPeer returns a sample for each member that is in all, by its ID.
+func byPeer[T any](names map[string]string, all map[string]T, value func(T) float64) []metric.Sample {
 	var out []metric.Sample
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		out = append(out, metric.Sample{Values: []string{name}, Value: value(all[name])})
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		if name, ok := names[id]; ok {
+			out = append(out, metric.Sample{Values: []string{name}, Value: value(all[id])})
+		}
 	}
 	return out
 }

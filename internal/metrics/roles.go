@@ -22,7 +22,7 @@ func (b *builder) roles() {
 	}
 	b.gauge("roles", "Roles that somebody holds or waits for.", float64(len(s.Roles)))
 	b.add(metric.Gauge, "role_held", "1 if this node holds the role. At most 100 roles have samples.", role, held...)
-	b.add(metric.Gauge, "role_has_holder", "1 if a live node holds the role, as this node knows it.", role, owned...)
+	b.add(metric.Gauge, "role_has_holder", "1 if a node holds the role, as this node knows it; 0 in hold-down. A role that nobody wants has no sample.", role, owned...)
 	b.add(metric.Gauge, "role_outage_seconds", "How long nobody held the role before its holder got it.", role, outage...)
 	b.counts("role_changes_total", "How often this node became the holder of the role.", []string{"role", "cause"}, r.Changes)
 

@@ -18,8 +18,8 @@ type Config struct {
 	// Events returns the events of all nodes that answer, joined, the oldest first.
 	Events func(ctx context.Context) []event.Event
 
-	// Changed returns a channel that is closed at the next change of what this node says, or of its
-	// events.
+	// Changed returns a channel that is closed when the page should be made anew at once. It is made
+	// anew every ten seconds in any case.
 	Changed func() <-chan struct{}
 
 	// Self is the ID of this node.

@@ -114,7 +114,7 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 			continue
 		}
 		if ses := n.Session(id); ses != nil {
-			n.endSession(moment{index: index}, id, ses.Number, endsUnconfirmed, fx)
+			n.endSession(moment{index: index, cause: "the node is no member any more"}, id, ses.Number, endsUnconfirmed, fx)
 		}
 		if v, evicted := n.Evictions.Of(id); evicted && n.Keys != nil {
 			n.Evictions = n.Evictions.with(told(&n, v)) // it had all that happened since

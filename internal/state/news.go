@@ -31,6 +31,9 @@ type News struct {
 	// Outage is how long no live node held the role, as far as the leader knows.
 	Outage time.Duration
 
+	// Unplanned says that nobody has asked for it: a node was silent, or its process died.
+	Unplanned bool
+
 	// Cause is why it happened, in words. Empty: the Kind says it.
 	Cause string
 }

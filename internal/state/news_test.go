@@ -13,5 +13,8 @@ func describeNews(n News) string {
 	if n.Outage > 0 {
 		out += " after " + n.Outage.String()
 	}
+	if n.Unplanned {
+		out += " unplanned"
+	}
 	return out
 }

@@ -79,7 +79,7 @@ type moment struct {
 	index  uint64
 	time   int64 // Unix nanoseconds
 	outage time.Duration
-	cause  string // in words
+	cause  string // in words; empty: as the session ended
 }
 
 // ending is how a session ends.

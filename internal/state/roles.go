@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -126,6 +127,9 @@ func (s *State) ask(role string, transferee Ref, moved bool, e entry) {
 	s.setQueue(role, queue)
 }
 
+// givenUp is the cause when a holder gives up its role.
+const givenUp = "its holder gave it up"
+
 // release takes a claim out of a role's queue. If the claim held the role, the role goes to the
 // claim that an operator moved it to, or else to the best one.
 func (s *State) release(at moment, role string, ref Ref, fx *Effects) Code {
@@ -150,9 +154,11 @@ func (s *State) release(at moment, role string, ref Ref, fx *Effects) Code {
 		granted.Pinned = pinned
 		rest = slices.Insert(slices.Delete(rest, next, next+1), 0, granted)
 		fx.claim(granted.Ref)
-		if gone.Moved && pinned {
+		switch {
+		case at.cause != givenUp:
+		case gone.Moved && pinned:
 			at.cause = "an operator moved it"
-		} else if gone.Yield != 0 {
+		case gone.Yield != 0 && !gone.Moved:
 			at.cause = "a better contender asked for it"
 		}
 		fx.moved(News{Index: at.index, From: gone.Node, Node: granted.Node, Outage: at.outage, Cause: at.cause}, role)
@@ -183,7 +189,7 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 		}
 	}
 	// Waiting claims go first, or one of them might be granted what another one leaves.
-	at.cause = how.cause()
+	at.cause = cmp.Or(at.cause, how.cause())
 	for _, p := range append(waiting, holding...) {
 		c, i := s.FindClaim(p.role, p.ref)
 		if i > 0 || !c.entersHoldDown(how) {
@@ -193,7 +199,7 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 			queue[0].HoldDown, queue[0].Expired = at.index, how == endsExpired
 			fx.claim(p.ref)
 			if name, ok := strings.CutPrefix(p.role, keyspace.RolePrefix); ok {
-				fx.report(News{Kind: event.RoleHeldDown, Index: at.index, Node: p.ref.Node, Role: name, Cause: how.cause()})
+				fx.report(News{Kind: event.RoleHeldDown, Index: at.index, Node: p.ref.Node, Role: name, Cause: at.cause})
 			}
 			s.setQueue(p.role, queue)
 		}
@@ -303,7 +309,7 @@ func decodeReleaseRole(d *codec.Decoder) Change {
 }
 
 func (c ReleaseRole) apply(s *State, e entry) Code {
-	out := s.release(moment{index: e.index, time: e.Time, cause: "its holder gave it up"}, c.Role, Ref{e.Node, e.Session, c.Claim}, e.fx)
+	out := s.release(moment{index: e.index, time: e.Time, cause: givenUp}, c.Role, Ref{e.Node, e.Session, c.Claim}, e.fx)
 	if out == CodeNotHeld {
 		s.forestall(e.Node, e.Session, Answer{Seq: c.Claim, Index: e.index, Code: CodeNotHeld})
 	}

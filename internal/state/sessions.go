@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -123,6 +124,9 @@ func (s *State) recordStored(node string, number, stored uint64) {
 	s.processes, _, _ = s.processes.Insert([]byte(node), p)
 }
 
+// replaced is the cause of the end of a session whose process has not said goodbye.
+const replaced = "another process of the node has taken its place"
+
 // endSession ends a session and frees, in the same step, all that the session holds and waits for.
 // Roles that enter hold-down stay held.
 func (s *State) endSession(at moment, node string, number uint64, how ending, fx *Effects) {
@@ -135,7 +139,11 @@ func (s *State) endSession(at moment, node string, number uint64, how ending, fx
 		s.processes, _, _ = s.processes.Insert([]byte(node), p)
 	}
 	fx.session()
-	fx.report(News{Kind: event.SessionEnded, Index: at.index, Node: node, Cause: how.cause(), Outage: at.outage})
+	at.cause = cmp.Or(at.cause, how.cause())
+	fx.report(News{
+		Kind: event.SessionEnded, Index: at.index, Node: node, Cause: at.cause, Outage: at.outage,
+		Unplanned: at.outage > 0 || how == endsByDeathNotice || at.cause == replaced,
+	})
 	s.releaseAll(at, node, number, how, fx)
 	deleteOwned(s, at.index, node, fx)
 }
@@ -218,7 +226,11 @@ func (c OpenSession) apply(s *State, e entry) Code {
 	if c.Clean {
 		how = endsClean
 	}
-	s.endSession(moment{index: e.index, time: e.Time}, e.Node, c.Replaces, how, e.fx)
+	cause := replaced
+	if c.Clean {
+		cause = ""
+	}
+	s.endSession(moment{index: e.index, time: e.Time, cause: cause}, e.Node, c.Replaces, how, e.fx)
 	s.Sessions, _, _ = s.Sessions.Insert([]byte(e.Node), &Session{Number: e.index, Incarnation: c.Incarnation})
 	s.processes, _, _ = s.processes.Insert([]byte(e.Node), Process{
 		Incarnation: c.Incarnation, Addr: c.Addr, Opened: e.index, Time: e.Time, stored: s.Stored(e.Node),
@@ -264,7 +276,7 @@ func (c LeaveSession) apply(s *State, e entry) Code {
 	if c.HoldDown {
 		how = endsExpired
 	}
-	s.end(moment{index: e.index, time: e.Time}, e.Node, c.Number, how, e.fx)
+	s.end(moment{index: e.index, time: e.Time, cause: "the node said goodbye"}, e.Node, c.Number, how, e.fx)
 	return CodeOK
 }
 

@@ -77,12 +77,12 @@ func (h *Handlers) challenges(acme *certmagic.ACMEIssuer, next http.Handler) htt
 			h.Answered.Inc()
 			return
 		}
-		h.Unknown.Inc()
-		if !h.Current() {
+		if !h.Current() { // so it may be known elsewhere
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "flotilla: this node has no lease and does not know all tokens; ask another one", http.StatusServiceUnavailable)
 			return
 		}
+		h.Unknown.Inc()
 		next.ServeHTTP(w, r)
 	})
 }
