@@ -54,7 +54,7 @@ func stateRows() []row {
 		m("an end needs the voters of now", "TestScripts",
 			"internal/state/sessions.go", "", `if c.Suspicion == ses.Suspect && c.Voters == s.Elected {`, `if c.Suspicion == ses.Suspect {`),
 		m("public roles of a removed member enter hold-down", "TestScripts",
-			"internal/state/members.go", "Configure", `n.endSession(moment{index: index}, id, ses.Number, endsUnconfirmed, fx)`, `n.endSession(moment{index: index}, id, ses.Number, endsClean, fx)`),
+			"internal/state/members.go", "Configure", `n.endSession(moment{index: index, cause: "the node is no member any more"}, id, ses.Number, endsUnconfirmed, fx)`, `n.endSession(moment{index: index, cause: "the node is no member any more"}, id, ses.Number, endsClean, fx)`),
 		m("a removed member is forgotten", "TestScripts",
 			"internal/state/members.go", "Configure", `n.Members, _, _ = n.Members.Delete([]byte(id))`, ``),
 
