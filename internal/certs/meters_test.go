@@ -261,6 +261,8 @@ func TestIsOwn(t *testing.T) {
 		{nil, "1", false},
 		{func() { l.ordering(name); l.notOrdered(name) }, "3", false},
 		{func() { l.ordered(name, "3"); l.withdraw(name) }, "3", false},
+		{func() { l.ordering(name) }, "4", true}, // and nobody says how that order ends
+		{nil, "5", false},
 	} {
 		if step.do != nil {
 			step.do()
@@ -268,6 +270,41 @@ func TestIsOwn(t *testing.T) {
 		if got := l.isOwn(name, step.serial); got != step.want {
 			t.Errorf("step %d: %v, want %v", i, got, step.want)
 		}
+	}
+}
+
+// Only an order that was placed is an event when it fails, and only once for a reason.
+func TestOnlyOrdersAreRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		ordered []bool // by try
+		reasons []string
+		want    int
+	}{
+		{"an order", []bool{true}, []string{"no"}, 1},
+		{"no order", []bool{false}, []string{"there is no leader"}, 0},
+		{"the same again", []bool{true, true}, []string{"no", "no"}, 1},
+		{"for another reason", []bool{true, true}, []string{"no", "too many"}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out bytes.Buffer
+			c, err := openCerts(Policy{}, newMemStorage(), true, always, testlog.To(&out, slog.LevelWarn))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			const name = "a.example"
+			c.loader.names.declare(name, c.loader.site(name))
+			for i, reason := range tc.reasons {
+				c.obtainer.complain(name, errors.New(reason), time.Second, tc.ordered[i])
+			}
+			if got := strings.Count(out.String(), "event=order_refused"); got != tc.want {
+				t.Errorf("%d events, want %d, in\n%s", got, tc.want, out.String())
+			}
+			if got := strings.Count(out.String(), "no certificate; will try again"); got != len(tc.reasons) {
+				t.Errorf("%d lines, want %d, in\n%s", got, len(tc.reasons), out.String())
+			}
+		})
 	}
 }
 
@@ -284,6 +321,15 @@ func TestChallengesAreCounted(t *testing.T) {
 		}
 		want := map[string]uint64{"http-01 answered": 2, "http-01 unknown": 1}
 		if diff := cmp.Diff(want, counted(&c.Meters().Challenges)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+	t.Run("a node without a lease", func(t *testing.T) {
+		c := acmeCerts(t, newMemStorage(), nil, func(c *Config) { c.Current = func() bool { return false } })
+		r := httptest.NewRequest("GET", "/.well-known/acme-challenge/x", nil)
+		r.Host = "a.test"
+		c.HTTPHandler(nil).ServeHTTP(httptest.NewRecorder(), r)
+		if diff := cmp.Diff(map[string]uint64{}, counted(&c.Meters().Challenges)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})

@@ -57,6 +57,19 @@ func TestLostLeases(t *testing.T) {
 			m.Lose(fmt.Errorf("%w: the node shuts down", errs.ErrLost))
 		}, 0, nil},
 		{"the node is closed", func(m *Manager) { m.Lose(errs.ErrClosed) }, 0, nil},
+		{"the cluster ends the session while the node shuts down", func(m *Manager) {
+			m.cfg.Life.Leaving.Store(true)
+			m.LoseEnded()
+		}, 0, nil},
+		{"it expires while the node shuts down", func(m *Manager) {
+			m.cfg.Life.Leaving.Store(true)
+			time.Sleep(m.cfg.Timing.Lease)
+			m.checkOwn(time.Now())
+		}, 0, nil},
+		{"the cluster ends the session of a lease that was none yet", func(m *Manager) {
+			m.Begin(8)
+			m.LoseEnded()
+		}, 0, nil},
 		{"there was none yet", func(m *Manager) {
 			m.Begin(8)
 			m.Lose(errNoDisk{})

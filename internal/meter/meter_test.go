@@ -122,7 +122,7 @@ func TestCountersList(t *testing.T) {
 	}
 }
 
-// Whoever chooses the labels cannot fill the memory. What is counted already goes on to be.
+// New labels cannot fill the memory. Labels that are known are still counted.
 func TestCountersAreBounded(t *testing.T) {
 	var c Counters
 	for i := range 10 * maxLabels {

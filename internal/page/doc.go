@@ -21,8 +21,8 @@
 //
 // # Assumptions
 //
-// Whoever reaches the port may know what the page says: the page has no login, as the health port
-// has none. The http.Server may have short timeouts: updates set their own.
+// All who can reach the port may know what the page says. The health port has no login, and so the
+// page has none. The http.Server may have short timeouts: updates set their own.
 //
 // # Flow
 //

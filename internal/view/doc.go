@@ -16,7 +16,7 @@
 //
 // # Assumptions
 //
-// Whoever has the cluster's secret describes itself honestly. A description may be older than
+// A node that has the cluster's secret describes itself honestly. A description may be older than
 // another, and of an earlier or later version of flotilla.
 //
 // # Flow
