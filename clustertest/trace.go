@@ -178,11 +178,12 @@ func (r *reporter) Handle(ctx context.Context, rec slog.Record) error {
 	return r.Handler.Handle(ctx, rec)
 }
 
-// isOwn reports whether a line is flotilla's own, or says who leads. Others are of raft and
-// certmagic, which say much of their ordinary steps.
+// isOwn reports whether a line is flotilla's own, and does not tell what the trace says anyway.
+// Others are of raft and certmagic.
 func isOwn(rec slog.Record) bool {
 	from := rec.Source()
-	return from == nil || !strings.Contains(from.Function, "/internal/slogbridge.") || rec.Message == "election won"
+	own := from == nil || !strings.Contains(from.Function, "/internal/slogbridge.")
+	return own && rec.Message != "this node holds a role" && rec.Message != "this node takes part in the cluster"
 }
 
 // attr returns the text of an attribute. The node's name stands at the beginning of the line.

@@ -159,7 +159,7 @@ func (k *Keeper) attempt(ctx context.Context) {
 		k.failure.Store(&why)
 		k.pause = min(max(2*k.pause, firstTry), laterTry)
 		k.notUntil = time.Now().Add(k.pause)
-		k.cfg.Log.Error("no backup was made; it is tried again", "event", event.BackupFailed, "in", k.pause, "err", err)
+		k.cfg.Log.Warn("no backup was made; it is tried again", "event", event.BackupFailed, "in", k.pause, "err", err)
 		return
 	}
 	k.failure.Store(nil)

@@ -71,7 +71,7 @@ func of(rec slog.Record) event.Event {
 
 // isSubject reports whether an attribute names what an event is about.
 func isSubject(key string) bool {
-	return slices.Contains([]string{"name", "node", "peer", "role", "domain", "issuer", "addr", "what"}, key)
+	return slices.Contains([]string{"name", "former", "peer", "role", "domain", "issuer", "addr", "what"}, key)
 }
 
 func severity(l slog.Level) event.Severity {

@@ -118,7 +118,7 @@ func (d *detector) decide(r round, node string, ses *state.Session) (p proposal,
 	}
 	expelled := r.term.Expels(node)
 	late := r.term.Late(node, r.now) || expelled
-	p = proposal{about: subject{session: id}, attrs: []any{"node", node, "session", ses.Number}}
+	p = proposal{about: subject{session: id}, attrs: []any{"peer", node, "session", ses.Number}}
 	switch {
 	case ses.Suspect != 0 && d.isExpired(Suspicion{id, ses.Suspect}, r.state.Voters):
 		p.why = "a node is gone; what it held is free"

@@ -275,7 +275,7 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 	if no := c.copies.Meet(ctx, &in); no != nil {
 		return out, errors.New(no.Why)
 	}
-	c.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
+	c.log.Info("a node joins", "peer", in.ID, "name", in.Name, "addr", in.Addr)
 	return out, l.AwaitChange(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, c.replica.AttemptTimeout()))
 }
 
@@ -330,7 +330,7 @@ func (c *Configurator) ServeLeave(ctx context.Context, peer string, in Leaving) 
 	if err != nil {
 		return rpc.Empty{}, err
 	}
-	c.log.Info("a node leaves", "node", in.ID, "name", in.Name)
+	c.log.Info("a node leaves", "peer", in.ID, "name", in.Name)
 	return rpc.Empty{}, l.AwaitChange(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable, c.replica.AttemptTimeout()))
 }
 

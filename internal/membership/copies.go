@@ -222,11 +222,11 @@ func (c *Copies) olderText(id string, p state.Process) string {
 // refuse logs that a process of a node is refused, and keeps this node from talking to it.
 func (c *Copies) refuse(in *Greeting, no *Refusal) {
 	if no.Kind == refusedWait {
-		c.log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		c.log.Info("a process of a node has to wait", "peer", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
 		return
 	}
 	if c.table.Bar(in.Incarnation, errors.New(no.Why)) {
-		c.log.Warn("a process of a node is refused", "event", event.PeerRefused, "name", in.Name, "node", in.ID, "addr", in.Addr, "why", no.Why)
+		c.log.Warn("a process of a node is refused", "event", event.PeerRefused, "name", in.Name, "peer", in.ID, "addr", in.Addr, "why", no.Why)
 		c.replica.Port.Recheck()
 	}
 }

@@ -23,7 +23,7 @@ func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) erro
 	ctx, stop := s.life.WhileOpen(ctx)
 	defer stop()
 	notice := DeathNotice{Node: node, Number: number}
-	s.log.Debug("a death notice has come", "node", node, "session", number)
+	s.log.Debug("a death notice has come", "peer", node, "session", number)
 	defer s.replica.Deaths.Add(notice.change())()
 	if ses := s.store.State().Session(node); ses != nil && ses.Number == number {
 		s.replica.StandForDead(node, ses.Incarnation)
@@ -36,7 +36,7 @@ func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) erro
 	if ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), last)
 	}
-	s.log.Debug("the session of a dead process is over", "node", node, "session", number)
+	s.log.Debug("the session of a dead process is over", "peer", node, "session", number)
 	return nil
 }
 

@@ -139,7 +139,7 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	}
 	if out.Refused = g.outgrown(&in); out.Refused != nil {
 		if g.table.IsNews(in.ID, in.progress()) {
-			g.log.Warn("a node is refused: "+out.Refused.Why, "event", event.PeerRefused, "name", in.Name, "node", in.ID, "addr", in.Addr)
+			g.log.Warn("a node is refused: "+out.Refused.Why, "event", event.PeerRefused, "name", in.Name, "peer", in.ID, "addr", in.Addr)
 		}
 		return out, nil
 	}
@@ -151,12 +151,12 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	if why := in.Settings.unsafe(out.Settings); why != "" && g.leases.IsReady() {
 		out.Refused = &Refusal{refusedSettings, why}
 		if news {
-			g.log.Warn("a node is refused: "+why, "event", event.PeerRefused, "name", in.Name, "node", in.ID, "addr", in.Addr)
+			g.log.Warn("a node is refused: "+why, "event", event.PeerRefused, "name", in.Name, "peer", in.ID, "addr", in.Addr)
 		}
 	}
 	if g.table.IsNews(in.ID, in.progress()) {
 		if why := in.tooNew(); why != "" {
-			g.log.Warn("a node is newer than this one: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)
+			g.log.Warn("a node is newer than this one: "+why, "peer", in.ID, "name", in.Name, "addr", in.Addr)
 		}
 		g.heard.Notify()
 	}

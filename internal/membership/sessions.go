@@ -116,6 +116,7 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 			// What was acknowledged before the session's entry has been applied here, and what
 			// comes later waits for this node.
 			s.leases.MarkCurrent()
+			s.log.Info("this node takes part in the cluster", "id", s.self.ID, "session", session)
 			s.life.Changed.Notify()
 		}
 		if leased {

@@ -42,7 +42,7 @@ func (o *Operator) RemoveMember(ctx context.Context, l *replica.Leadership, q re
 	if left, there := l.Without(q.Node); there <= left/2 {
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
-	o.cfg.Log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
+	o.cfg.Log.Info("an operator removes a member", "peer", q.Node, "name", name, "force", q.Force)
 	if err := o.cfg.Members.Remove(ctx, l, q.Node); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}

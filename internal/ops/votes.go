@@ -49,7 +49,7 @@ func (o *Operator) promote(ctx context.Context, node string) (remote.Answer, err
 		}
 		return done("%s may vote, and does when its vote is of use: flotilla members says what it waits for", name)
 	}
-	o.cfg.Log.Info("an operator promotes a member", "node", node, "name", name)
+	o.cfg.Log.Info("an operator promotes a member", "peer", node, "name", name)
 	if err := o.setVote(ctx, state.SetVote{Node: node}); err != nil {
 		return remote.Answer{}, err
 	}
@@ -76,7 +76,7 @@ func (o *Operator) demote(ctx context.Context, l *replica.Leadership, q remote.V
 		// The next leader goes on.
 		return remote.Answer{}, fmt.Errorf("%s has handed the leadership over: %w", name, rpc.ErrNotLeader)
 	}
-	o.cfg.Log.Info("an operator demotes a member", "node", q.Node, "name", name)
+	o.cfg.Log.Info("an operator demotes a member", "peer", q.Node, "name", name)
 	least := uint64(membership.MinVoters)
 	if q.Few {
 		least = 1

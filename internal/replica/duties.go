@@ -144,6 +144,7 @@ func (d *duties) lead(l *Leadership) {
 	defer func() {
 		d.leads.Leading.Store(nil)
 		d.group.life.Changed.Notify()
+		d.log.Info("this node leads no more", "term", l.Term)
 	}()
 	d.perform(l)
 }

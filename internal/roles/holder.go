@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/hold"
@@ -117,7 +118,11 @@ func (h *Holder) Begin(ctx context.Context, claim state.ClaimRole, ref state.Ref
 		return nil, false
 	}
 	h.OnClaims(h.cfg.Store.State(), []state.Ref{ref})
-	h.cfg.Log.Debug("holds", "what", t.key, "since entry", index)
+	if role, ok := strings.CutPrefix(t.key, keyspace.RolePrefix); ok {
+		h.cfg.Log.Info("this node holds a role", "role", role, "since entry", index)
+	} else {
+		h.cfg.Log.Debug("this node holds a lock", "what", t.key, "since entry", index)
+	}
 	return t, true
 }
 

@@ -194,7 +194,7 @@ func (d *Driver) beginEviction(
 		return d.stepDown(ctx, l)
 	}
 	p := evicting(1, "%s is taken out of the cluster and refused", v)
-	d.cfg.Log.Info("an operator evicts a node", "node", v.Node, "name", v.Name)
+	d.cfg.Log.Info("an operator evicts a node", "peer", v.Node, "name", v.Name)
 	a, err := d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.EvictMember{Node: v.Node}})
 	if err == nil && a.Code == state.CodeOK && slices.Contains(s.Servers, v.Node) {
 		return d.expel(ctx, l, v)
@@ -290,7 +290,7 @@ func (d *Driver) endEvictions(l *replica.Leadership, v state.Eviction) {
 			return
 		}
 		if ctx.Err() == nil {
-			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "node", v.Node, "name", v.Name, "err", err)
+			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "peer", v.Node, "name", v.Name, "err", err)
 		}
 		select {
 		case <-time.After(rekeyAgain):
@@ -309,7 +309,7 @@ func (d *Driver) end(l *replica.Leadership, last state.Eviction) error {
 		if _, err := d.cfg.Replica.Writes.Do(l.Ctx, state.Command{Change: state.EndEviction{Node: v.Node}}); err != nil {
 			return err
 		}
-		d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
+		d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "peer", v.Node, "name", v.Name)
 	}
 	return nil
 }

@@ -4,8 +4,10 @@
 // # Guarantees
 //
 //   - Of a value that may hold keys, the log has only the type.
-//   - Levels mean what operators expect. Ordinary steps of an election are no warnings. Neither are
-//     failures to reach a peer that is known to be absent.
+//   - One line tells one event. What a line of flotilla says has level debug in the words of raft
+//     and certmagic. So have their ordinary steps, such as those of an election or of an order.
+//   - Levels mean what operators expect. Failures to reach a peer that is known to be absent are no
+//     warnings.
 //   - A node ID appears with the node's name (NewNamed).
 //
 // # Flow

@@ -78,7 +78,7 @@ func (h *hcLogger) Error(msg string, args ...any) { h.Log(hclog.Error, msg, args
 func (h *hcLogger) is(l slog.Level) bool { return h.log.Enabled(context.Background(), l) }
 func (h *hcLogger) IsTrace() bool        { return h.is(slog.LevelDebug) }
 func (h *hcLogger) IsDebug() bool        { return h.is(slog.LevelDebug) }
-func (h *hcLogger) IsInfo() bool         { return h.is(slog.LevelInfo) }
+func (h *hcLogger) IsInfo() bool         { return h.is(slog.LevelDebug) }
 func (h *hcLogger) IsWarn() bool         { return h.is(slog.LevelWarn) }
 func (h *hcLogger) IsError() bool        { return h.is(slog.LevelError) }
 

@@ -15,7 +15,7 @@ import (
 func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
 	to := raftLevel(level, msg)
 	if msg == "failed to get log" && slices.ContainsFunc(args, isNotFound) {
-		return slog.LevelInfo // a leader without that entry sends its snapshot
+		return slog.LevelDebug // a leader without that entry sends its snapshot
 	}
 	if to < slog.LevelWarn || !aboutPeer(msg) {
 		return to
@@ -34,11 +34,11 @@ func isNotFound(arg any) bool {
 }
 
 // raftLevel returns the level of a line of raft about a peer that is not absent. Raft itself warns
-// of ordinary steps of an election, and of each attempt to reach a peer that is down.
+// of ordinary steps of an election, and of each attempt to reach a peer that is down. What matters
+// of these, and of its info lines, is said by a line of flotilla: who leads, which session has
+// ended, which peers cannot be reached, that there is no leader.
 func raftLevel(level hclog.Level, msg string) slog.Level {
 	switch level {
-	case hclog.Trace, hclog.Debug:
-		return slog.LevelDebug
 	case hclog.Warn:
 		lower := strings.ToLower(msg)
 		for _, ordinary := range []string{"election", "stepping down", "rejecting vote request", "rejecting pre-vote request",
@@ -47,29 +47,28 @@ func raftLevel(level hclog.Level, msg string) slog.Level {
 			"failed to contact", // the failure detector reports it sooner, with the consequences
 			"failed to get previous log", "pre-vote is disabled"} {
 			if strings.Contains(lower, ordinary) {
-				return slog.LevelInfo
+				return slog.LevelDebug
 			}
 		}
 		return slog.LevelWarn
 	case hclog.Error:
-		if strings.HasPrefix(msg, "peer has newer term") {
-			return slog.LevelInfo
-		}
-		for _, peer := range []string{"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries",
-			"failed to make requestVote RPC", "failed to start pipeline replication to"} {
-			if strings.HasPrefix(msg, peer) {
-				return slog.LevelWarn
+		for _, own := range []string{
+			"peer has newer term", // "this node leads no more"
+			// "other nodes cannot be reached", with each peer's error, and "the cluster has no leader"
+			"failed to heartbeat to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
+			"failed to start pipeline replication to",
+			"failed to appendEntries to"} { // a peer that refuses them has an error in its own log
+			if strings.HasPrefix(msg, own) {
+				return slog.LevelDebug
 			}
 		}
 		return slog.LevelError
 	}
-	return slog.LevelInfo
+	return slog.LevelDebug
 }
 
 // aboutPeer reports whether a line of raft is about a peer that it cannot reach.
 func aboutPeer(msg string) bool {
-	return slices.ContainsFunc([]string{
-		"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
-		"failed to start pipeline replication to", "failed to contact", "failed to send snapshot to", "failed to send timeout now"},
+	return slices.ContainsFunc([]string{"failed to send snapshot to", "failed to install snapshot", "failed to send timeout now"},
 		func(part string) bool { return strings.HasPrefix(msg, part) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -26,6 +27,7 @@ type zapCore struct {
 	fields []zapcore.Field
 }
 
+// Enabled reports whether a line of that level may be written. Its wording decides: see Check.
 func (c *zapCore) Enabled(lvl zapcore.Level) bool {
 	return c.log.Enabled(context.Background(), zapLevel(lvl))
 }
@@ -35,18 +37,13 @@ func (c *zapCore) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.log.Enabled(context.Background(), lineLevel(e, nil)) {
 		return ce.AddCore(e, c)
 	}
 	return ce
 }
 
 func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	level := zapLevel(e.Level)
-	if e.Message == "tls-alpn challenge" {
-		// Any ClientHello can cause this line. The CA's own answer reports a real failure.
-		level = slog.LevelDebug
-	}
 	attrs := make([]slog.Attr, 0, 1+len(c.fields)+len(fields))
 	if e.LoggerName != "" {
 		attrs = append(attrs, slog.String("logger", e.LoggerName))
@@ -58,11 +55,46 @@ func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 			}
 		}
 	}
-	c.log.LogAttrs(context.Background(), level, e.Message, attrs...)
+	c.log.LogAttrs(context.Background(), lineLevel(e, fields), e.Message, attrs...)
 	return nil
 }
 
 func (c *zapCore) Sync() error { return nil }
+
+// lineLevel returns the level that a line of certmagic has in the log. Its info lines are the steps
+// of orders and of upkeep, and have level debug: a line of flotilla says how they end.
+func lineLevel(e zapcore.Entry, fields []zapcore.Field) slog.Level {
+	level := zapLevel(e.Level)
+	switch e.Message {
+	case "tls-alpn challenge":
+		// Any ClientHello can cause this line. The CA's own answer reports a real failure.
+		return slog.LevelDebug
+	case "could not get certificate from issuer", "validating authorization":
+		// "no certificate; will try again", or "a certificate was not renewed; will try again"
+		return slog.LevelDebug
+	case "will retry":
+		// "a certificate was not renewed; will try again" tells of the first failure only.
+		first := func(f zapcore.Field) bool { return f.Key == "attempt" && f.Integer == 1 }
+		if slices.ContainsFunc(fields, first) {
+			return slog.LevelDebug
+		}
+		return slog.LevelWarn
+	case "job failed":
+		// So ends each try to renew. It may have failed before there was an order, which no other line
+		// says.
+		return slog.LevelWarn
+	case "challenge failed":
+		// The order goes on with another challenge. If none succeeds, flotilla's line says so.
+		return slog.LevelInfo
+	case "new ACME account registered", "certificate expired beyond grace period; cleaning up",
+		"removed certificate's compromised private key from use":
+		return level // no line of flotilla says it
+	}
+	if level == slog.LevelInfo {
+		return slog.LevelDebug
+	}
+	return level
+}
 
 func zapLevel(lvl zapcore.Level) slog.Level {
 	switch {

@@ -45,7 +45,7 @@ func All() []Step {
 		{"election won", `msg="election won"`},
 		{"first entry of the term is applied", `msg="this node leads"`},
 		{"session is over", `msg="the session of a dead process is over"`},
-		{"role is granted", `what=role/`},
+		{"role is granted", `msg="this node holds a role"`},
 		{"address is in the kernel and announced", `msg="floating address: bound"`},
 	}
 }
