@@ -20,6 +20,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
+	"github.com/flotilla-ha/flotilla/internal/healthauth"
 	"github.com/flotilla-ha/flotilla/internal/hooks"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -145,8 +146,17 @@ type Config struct {
 
 	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", or
 	// "127.0.0.1:8443" and "127.0.0.1:8080" in development mode. HealthAddr is where Serve serves
-	// Health. Empty: nowhere. Only Serve uses these addresses.
+	// Health. Without a host, as ":8081", it is on loopback: only this machine reaches it. To let
+	// balancers and others reach it, name an address: "10.0.0.1:8081", or "0.0.0.0:8081" or
+	// "[::]:8081" for all. Empty: nowhere. Only Serve uses these addresses.
 	HTTPSAddr, HTTPAddr, HealthAddr string
+
+	// HealthToken is what Health asks for: a bearer token, or the password of HTTP Basic with any user
+	// name. Only /livez and /readyz are open to all. It has 16 or more characters of ASCII, and no
+	// white space. It travels as it is, because Health is plain HTTP: it keeps out other programs and
+	// machines, but not who reads the network. Nodes may have different tokens. Empty: Health asks for
+	// nothing.
+	HealthToken string
 
 	// Server is the http.Server with which Serve serves HTTPS. Set it to have other limits, hooks, or
 	// client certificates. Nil: Serve makes its own. Serve completes it:
@@ -372,6 +382,15 @@ func (c Config) WithDefaults() (Config, error) {
 	return c, err
 }
 
+// Format prints c without its HealthToken, for every verb. Secrets print their fingerprints.
+func (c Config) Format(f fmt.State, verb rune) {
+	type plain Config // without this method
+	if c.HealthToken != "" {
+		c.HealthToken = "(set)"
+	}
+	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(c))
+}
+
 // policy returns how certificates are obtained.
 func (c *Config) policy() certs.Policy {
 	t := c.TLS
@@ -471,8 +490,12 @@ func (c *Config) complete() error {
 			c.HTTPAddr = "127.0.0.1:8080"
 		}
 	}
-	if err := c.checkPorts(); err != nil {
+	if err := checkPorts([]port{{"Addr", c.Addr}, {"HTTPSAddr", c.HTTPSAddr}, {"HTTPAddr", c.HTTPAddr}, {"HealthAddr", c.HealthAddr}}); err != nil {
 		return err
+	}
+	c.HealthAddr = orLoopback(c.HealthAddr)
+	if err := healthauth.Check(c.HealthToken); c.HealthToken != "" && err != nil {
+		return &ConfigError{Field: "HealthToken", Reason: "it cannot be used", Err: err}
 	}
 	if err := c.checkPeers(); err != nil {
 		return err
@@ -535,28 +558,6 @@ func checkDir(field, dir string) error {
 	return nil
 }
 
-// checkPorts checks the form of the addresses to listen on, and that no two are the same.
-func (c *Config) checkPorts() error {
-	all := []struct{ field, addr string }{{"Addr", c.Addr}, {"HTTPSAddr", c.HTTPSAddr}, {"HTTPAddr", c.HTTPAddr}, {"HealthAddr", c.HealthAddr}}
-	taken := make(map[string]string)
-	for _, a := range all {
-		if a.addr == "" {
-			continue
-		}
-		if err := checkHostPort(a.addr); err != nil {
-			return &ConfigError{Field: a.field, Reason: "it must be host:port, and the host may be empty", Err: err}
-		}
-		if _, port, _ := net.SplitHostPort(a.addr); port == "0" {
-			continue
-		}
-		if other := taken[a.addr]; other != "" {
-			return &ConfigError{Field: a.field, Reason: fmt.Sprintf("it is %s, as %s is; give each an address of its own", a.addr, other)}
-		}
-		taken[a.addr] = a.field
-	}
-	return nil
-}
-
 // checkPeers calls Peers with a context that has ended, so that it checks its arguments without
 // looking for anybody. It returns the *ConfigError of Peers, if any.
 func (c *Config) checkPeers() error {
@@ -576,18 +577,4 @@ func (c *Config) checkPeers() error {
 // development reports whether c asks for the development mode.
 func (c *Config) development() bool {
 	return c.dev || c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0
-}
-
-// loopbackOnly returns a *ConfigError naming field unless addr, "host:port", can be reached from
-// this machine alone.
-func loopbackOnly(field, addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return &ConfigError{Field: field, Reason: "an address is host:port", Err: err}
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(host, "localhost") {
-		return nil
-	}
-	return &ConfigError{Field: field, Reason: fmt.Sprintf("%q is not a loopback address, and without Dir, Peers and Secrets "+
-		"this is a development node, whose private certificates are for this machine alone; set them, or listen on localhost", addr)}
 }

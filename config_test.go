@@ -104,6 +104,8 @@ func TestConfigErrors(t *testing.T) {
 		{"http address", func(c *flotilla.Config) { c.HTTPAddr = "80" }, "HTTPAddr", "host:port"},
 		{"negative patience", func(c *flotilla.Config) { c.Drain.Patience = -1 }, "Drain.Patience", "negative"},
 		{"health address", func(c *flotilla.Config) { c.HealthAddr = "x" }, "HealthAddr", "host:port"},
+		{"short health token", func(c *flotilla.Config) { c.HealthToken = "planted89012345" }, "HealthToken", "it has fewer than 16 characters"},
+		{"health token with a line end", func(c *flotilla.Config) { c.HealthToken = "planted890123456\n" }, "HealthToken", "it has white space"},
 		{"CA that is no URL", func(c *flotilla.Config) { c.TLS.CA = "letsencrypt" }, "TLS.CA", "https"},
 		{"CA without TLS", func(c *flotilla.Config) { c.TLS.CA = "http://ca.example/dir" }, "TLS.CA", "https"},
 		{"e-mail address", func(c *flotilla.Config) { c.TLS.Email = "me" }, "TLS.Email", "admin@example.com"},
@@ -144,10 +146,10 @@ func TestConfigFromEnv(t *testing.T) {
 		{"nothing", nil, func(c flotilla.Config) bool { return c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0 }, ""},
 		{"plain values", map[string]string{
 			"DIR": "d", "NAME": "n", "ADDR": "a:1", "ADVERTISE": "b:2", "ZONE": "hall 1", "EXPECT": "3", "TIMING": "fast", "EMAIL": "me@example.com",
-			"ACME_CA": "https://ca", "MAX_STATE": "1000", "HTTPS_ADDR": ":1", "HTTP_ADDR": ":2", "HEALTH_ADDR": ":3",
+			"ACME_CA": "https://ca", "MAX_STATE": "1000", "HTTPS_ADDR": ":1", "HTTP_ADDR": ":2", "HEALTH_ADDR": ":3", "HEALTH_TOKEN": "0123456789abcdef",
 		}, func(c flotilla.Config) bool {
 			return c.Dir == "d" && c.Name == "n" && c.Addr == "a:1" && c.Advertise == "b:2" && c.Zone == "hall 1" && c.Expect == 3 && c.Timing == flotilla.Fast &&
-				c.TLS.Email == "me@example.com" && c.TLS.CA == "https://ca" && c.MaxState == 1000 && c.HTTPSAddr == ":1" && c.HTTPAddr == ":2" && c.HealthAddr == ":3"
+				c.TLS.Email == "me@example.com" && c.TLS.CA == "https://ca" && c.MaxState == 1000 && c.HTTPSAddr == ":1" && c.HTTPAddr == ":2" && c.HealthAddr == ":3" && c.HealthToken == "0123456789abcdef"
 		}, ""},
 		{"secrets", map[string]string{"SECRETS": secret.Encode() + ", " + other.Encode()}, func(c flotilla.Config) bool {
 			return cmp.Equal(c.Secrets, []flotilla.Secret{secret, other}, cmp.Comparer(func(a, b flotilla.Secret) bool { return a == b }))
@@ -159,6 +161,13 @@ func TestConfigFromEnv(t *testing.T) {
 		{"no secrets file", map[string]string{"SECRETS_FILE": filepath.Join(dir, "none")}, nil, "FLOTILLA_SECRETS_FILE names a file that cannot be read"},
 		{"empty secrets file", map[string]string{"SECRETS_FILE": file("empty", " \n")}, nil, "empty file"},
 		{"wrong secret", map[string]string{"SECRETS": bad}, nil, "FLOTILLA_SECRETS holds no valid secret in place 1"},
+		{"health token in a file", map[string]string{"HEALTH_TOKEN_FILE": file("token", "0123456789abcdef\n")}, func(c flotilla.Config) bool {
+			return c.HealthToken == "0123456789abcdef"
+		}, ""},
+		{"health token twice", map[string]string{"HEALTH_TOKEN": bad, "HEALTH_TOKEN_FILE": "x"}, nil, "FLOTILLA_HEALTH_TOKEN and FLOTILLA_HEALTH_TOKEN_FILE are both set"},
+		{"no health token file", map[string]string{"HEALTH_TOKEN_FILE": filepath.Join(dir, "none")}, nil, "FLOTILLA_HEALTH_TOKEN_FILE names a file that cannot be read"},
+		{"empty health token file", map[string]string{"HEALTH_TOKEN_FILE": file("empty", " \n")}, nil, "Config.HealthToken: FLOTILLA_HEALTH_TOKEN_FILE names an empty file"},
+		{"health token with a blank", map[string]string{"HEALTH_TOKEN": bad[:20] + " " + bad[20:]}, nil, "FLOTILLA_HEALTH_TOKEN holds no token that can be used: it has white space"},
 		{"peers", map[string]string{"PEERS": "127.0.0.1:7,127.0.0.1:8"}, func(c flotilla.Config) bool {
 			got, err := c.Peers(t.Context())
 			return err == nil && cmp.Equal(got, []string{"127.0.0.1:7", "127.0.0.1:8"})
@@ -230,6 +239,44 @@ func TestConfigFromEnv(t *testing.T) {
 				t.Errorf("%+v, %v", c, err)
 			}
 		})
+	}
+}
+
+// Without a host the health port is for this machine alone. A named address stays as it is.
+func TestHealthAddr(t *testing.T) {
+	for given, want := range map[string]string{
+		"": "", ":8081": "127.0.0.1:8081", ":0": "127.0.0.1:0", "0.0.0.0:8081": "0.0.0.0:8081", "[::]:8081": "[::]:8081", "10.0.0.1:8081": "10.0.0.1:8081", "localhost:8081": "localhost:8081",
+	} {
+		t.Run(given, func(t *testing.T) {
+			got, err := flotilla.Config{HealthAddr: given}.WithDefaults()
+			if err != nil || got.HealthAddr != want {
+				t.Errorf("%q, %v, want %q", got.HealthAddr, err, want)
+			}
+		})
+	}
+}
+
+// Nothing that formats a Config prints its token, and all else is there.
+func TestConfigPrintsNoToken(t *testing.T) {
+	const token = "Planted890123456"
+	cfg := flotilla.Config{Name: "n7", HealthToken: token, Secrets: []flotilla.Secret{flotilla.NewSecret()}}
+	var logged strings.Builder
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "config", cfg)
+	shown := map[string]string{"slog": logged.String(), "Sprint": fmt.Sprint(cfg), "a pointer": fmt.Sprintf("%+v", &cfg), "a slice": fmt.Sprintf("%#v", []flotilla.Config{cfg})}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		shown[verb] = fmt.Sprintf(verb, cfg)
+	}
+	for how, text := range shown {
+		if strings.Contains(text, token[:8]) || !strings.Contains(text, "(set)") || !strings.Contains(text, "n7") || !strings.Contains(text, cfg.Secrets[0].String()) {
+			t.Errorf("%s shows more, or less: %s", how, text)
+		}
+	}
+	var unsupported *json.UnsupportedTypeError // it has functions
+	if text, err := json.Marshal(cfg); !errors.As(err, &unsupported) {
+		t.Errorf("JSON: %s, %v", text, err)
+	}
+	if got, err := cfg.WithDefaults(); err != nil || got.HealthToken != token {
+		t.Errorf("the token itself: %q, %v", got.HealthToken, err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/healthauth"
 )
 
 // ConfigFromEnv reads a Config from the environment. Fields without a variable stay zero.
@@ -26,11 +28,13 @@ import (
 //	FLOTILLA_ACME_ROOTS     file with PEM certificates: TLS.TrustedRoots
 //	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
 //	FLOTILLA_HTTPS_ADDR, _HTTP_ADDR, _HEALTH_ADDR   as the fields
+//	FLOTILLA_HEALTH_TOKEN   HealthToken
 //	FLOTILLA_LOG            debug, info, warn or error, then perhaps ",json": Logger, which writes
 //	                        records of this level and above to the standard error
 //
-// FLOTILLA_SECRETS_FILE names a file that holds the secrets, instead of FLOTILLA_SECRETS. An error
-// is a *ConfigError that names the variable. It never repeats a secret.
+// FLOTILLA_SECRETS_FILE names a file that holds the secrets, instead of FLOTILLA_SECRETS, and
+// FLOTILLA_HEALTH_TOKEN_FILE one that holds the token. An error is a *ConfigError that names the
+// variable. It never repeats a secret or the token.
 //
 // Any other variable that begins with FLOTILLA_ is an error too, so that a misspelt one is noticed.
 // Exceptions are the variables that Kubernetes sets for a service whose name begins so, and those
@@ -50,7 +54,7 @@ func ConfigFromEnv() (Config, error) {
 		HealthAddr: os.Getenv("FLOTILLA_HEALTH_ADDR"),
 		TLS:        TLS{Email: os.Getenv("FLOTILLA_EMAIL"), CA: os.Getenv("FLOTILLA_ACME_CA")},
 	}
-	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envGuard, envRoots, envProxies, envBackups, envLog} {
+	for _, read := range []func(*Config) error{envSecrets, envHealthToken, envPeers, envNumbers, envTiming, envGuard, envRoots, envProxies, envBackups, envLog} {
 		if err := read(&c); err != nil {
 			return Config{}, err
 		}
@@ -70,20 +74,31 @@ func words(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' || r == '\t' })
 }
 
+// envSecret returns what a variable holds, or else the file that the variable with _FILE behind its
+// name does, and which of the two variables it was. No error repeats the text.
+func envSecret(field, variable string) (text, from string, err error) {
+	text, fileVariable := os.Getenv(variable), variable+"_FILE"
+	file := os.Getenv(fileVariable)
+	if file == "" {
+		return text, variable, nil
+	}
+	if text != "" {
+		return "", "", envError(field, variable, "and "+fileVariable+" are both set; unset one", nil)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", envError(field, fileVariable, "names a file that cannot be read"+tildeHint(file), err)
+	}
+	if text = string(b); len(words(text)) == 0 {
+		return "", "", envError(field, fileVariable, "names an empty file, "+file, nil)
+	}
+	return text, fileVariable, nil
+}
+
 func envSecrets(c *Config) error {
-	const variable, fileVariable = "FLOTILLA_SECRETS", "FLOTILLA_SECRETS_FILE"
-	text, from := os.Getenv(variable), variable
-	if file := os.Getenv(fileVariable); file != "" {
-		if text != "" {
-			return envError("Secrets", variable, "and "+fileVariable+" are both set; unset one", nil)
-		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return envError("Secrets", fileVariable, "names a file that cannot be read"+tildeHint(file), err)
-		}
-		if text, from = string(b), fileVariable; len(words(text)) == 0 {
-			return envError("Secrets", fileVariable, "names an empty file, "+file, nil)
-		}
+	text, from, err := envSecret("Secrets", "FLOTILLA_SECRETS")
+	if err != nil {
+		return err
 	}
 	for i, w := range words(text) {
 		s, err := ParseSecret(w)
@@ -92,7 +107,20 @@ func envSecrets(c *Config) error {
 		}
 		c.Secrets = append(c.Secrets, s)
 	}
-	c.SecretsFile = os.Getenv(fileVariable)
+	c.SecretsFile = os.Getenv("FLOTILLA_SECRETS_FILE")
+	return nil
+}
+
+func envHealthToken(c *Config) error {
+	text, from, err := envSecret("HealthToken", "FLOTILLA_HEALTH_TOKEN")
+	if err != nil || text == "" {
+		return err
+	}
+	token := strings.TrimSpace(text) // a file ends in a line end
+	if err := healthauth.Check(token); err != nil {
+		return envError("HealthToken", from, "holds no token that can be used", err)
+	}
+	c.HealthToken = token
 	return nil
 }
 

@@ -14,7 +14,8 @@ func envNames() map[string]string {
 	return map[string]string{
 		"DIR": "Dir", "NAME": "Name", "ADDR": "Addr", "ADVERTISE": "Advertise", "ZONE": "Zone", "SECRETS": "Secrets", "SECRETS_FILE": "SecretsFile",
 		"PEERS": "Peers", "EXPECT": "Expect", "REMOVE_DEAD": "RemoveDead", "BACKUPS": "Backups", "TIMING": "Timing", "GUARD": "Guard", "MAX_STATE": "MaxState", "MAX_RECORDS": "MaxRecords", "EMAIL": "TLS.Email", "ACME_CA": "TLS.CA",
-		"ACME_ROOTS": "TLS.TrustedRoots", "PROXIES": "Proxies", "HTTPS_ADDR": "HTTPSAddr", "HTTP_ADDR": "HTTPAddr", "HEALTH_ADDR": "HealthAddr", "LOG": "Logger",
+		"ACME_ROOTS": "TLS.TrustedRoots", "PROXIES": "Proxies", "HTTPS_ADDR": "HTTPSAddr", "HTTP_ADDR": "HTTPAddr", "HEALTH_ADDR": "HealthAddr", "HEALTH_TOKEN": "HealthToken",
+		"HEALTH_TOKEN_FILE": "HealthToken", "LOG": "Logger",
 	}
 }
 

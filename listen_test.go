@@ -40,7 +40,7 @@ func TestServeListens(t *testing.T) {
 		network := simnet.New()
 		host := network.Host("a")
 		cfg := Config{
-			Name: "a", Secrets: []Secret{NewSecret()}, TLS: TLS{Private: true}, HealthAddr: ":8081", Drain: Drain{Grace: -1},
+			Name: "a", Secrets: []Secret{NewSecret()}, TLS: TLS{Private: true}, HealthAddr: "0.0.0.0:8081", Drain: Drain{Grace: -1},
 			PeerListen: host.Listen, PeerDial: host.Dial, Listen: host.Listen, certs: offline,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}

@@ -174,6 +174,14 @@ func (p *ports) close() {
 	}
 }
 
+// healthAddr returns where Health is served: not always where Config.HealthAddr says.
+func (p *ports) healthAddr() string {
+	if p.health == nil {
+		return "nowhere"
+	}
+	return p.health.Addr().String()
+}
+
 // serveHealth serves Health at ln on a goroutine that run starts. It does nothing if ln is nil. The
 // channel gets the error that ends it.
 func (n *Node) serveHealth(ln *frontend.Listener, run func(func())) (failed <-chan error, stop func()) {
@@ -213,7 +221,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 	plain := n.frontend.Plain(p.plain, n.HTTPHandler(nil), withNode(n))
 	defer plain.Close()
 	httpsFailed, plainFailed := startPort(https, n.life.Tasks.Go), startPort(plain, n.life.Tasks.Go)
-	n.log.Info("serving", "https", https.Addr().String(), "domains", p.domains)
+	n.log.Info("serving", "https", https.Addr().String(), "health", p.healthAddr(), "domains", p.domains)
 	anew, stop := mustStartAnew(n.life)
 	defer stop()
 	var why error

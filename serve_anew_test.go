@@ -34,7 +34,7 @@ func newFormer(t *testing.T) *former {
 		host := f.net.Host(name)
 		f.cfgs[name] = Config{
 			Dir: filepath.Join(t.TempDir(), name), Name: name, Secrets: []Secret{secret}, TLS: TLS{Private: true}, certs: offline,
-			Peers: Static("a:7373", "b:7373", "c:7373"), Expect: 3, HealthAddr: ":8081", Drain: Drain{Grace: -1},
+			Peers: Static("a:7373", "b:7373", "c:7373"), Expect: 3, HealthAddr: "0.0.0.0:8081", Drain: Drain{Grace: -1},
 			PeerListen: host.Listen, PeerDial: host.Dial, Listen: host.Listen,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
@@ -263,7 +263,7 @@ func TestServeStartsAnewOnKeptSockets(t *testing.T) {
 		a := f.open("a")
 		f.open("c")
 		cfg, sockets, asked := f.cfgs["b"], make(map[string]*kept), make(map[string]int)
-		for _, addr := range []string{":443", ":80", ":8081"} {
+		for _, addr := range []string{":443", ":80", "0.0.0.0:8081"} {
 			ln, err := f.net.Host("b").Listen("tcp", addr)
 			if err != nil {
 				t.Fatal(err)
@@ -302,7 +302,7 @@ func TestServeStartsAnewOnKeptSockets(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		if diff := cmp.Diff(map[string]int{":443": 2, ":80": 2, ":8081": 2}, asked); diff != "" {
+		if diff := cmp.Diff(map[string]int{":443": 2, ":80": 2, "0.0.0.0:8081": 2}, asked); diff != "" {
 			t.Errorf("Listen was called for (-want +got):\n%s", diff)
 		}
 	})

@@ -262,6 +262,7 @@ func TestDrainDefaults(t *testing.T) {
 		want   Drain
 	}{
 		{"nobody looks", "", Drain{}, Drain{0, 20 * time.Second}},
+		{"somebody on this machine looks", ":1", Drain{}, Drain{3 * time.Second, 20 * time.Second}},
 		{"balancers look", "127.0.0.1:1", Drain{}, Drain{3 * time.Second, 20 * time.Second}},
 		{"no grace", "127.0.0.1:1", Drain{-1, 1}, Drain{-1, 1}},
 		{"set", "", Drain{time.Minute, time.Hour}, Drain{time.Minute, time.Hour}},

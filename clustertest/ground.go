@@ -45,7 +45,7 @@ type memory struct{ net *simnet.Network }
 func (m *memory) place(host string, cfg *flotilla.Config) error {
 	h := m.net.Host(host)
 	cfg.PeerListen, cfg.PeerDial, cfg.Listen = h.Listen, h.Dial, h.Listen
-	cfg.HealthAddr = ":" + healthPort
+	cfg.HealthAddr = "0.0.0.0:" + healthPort // the balancer is another host
 	return nil
 }
 

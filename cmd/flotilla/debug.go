@@ -96,6 +96,9 @@ func (d *debugRun) run(ctx context.Context, out string) error {
 	for _, s := range secrets {
 		raw, texts = append(raw, s[:]), append(texts, s.Encode())
 	}
+	if token := d.env.Getenv("FLOTILLA_HEALTH_TOKEN"); token != "" {
+		raw, texts = append(raw, []byte(token)), append(texts, token)
+	}
 	name := "flotilla-debug-" + d.now.Format("20060102-150405")
 	v, unreachable := client.View(ctx)
 	var nodes []nodeReport
@@ -214,7 +217,7 @@ func (d *debugRun) environment() map[string]string {
 		value := d.env.Getenv(name)
 		switch {
 		case value == "":
-		case name == "FLOTILLA_SECRETS", name == "FLOTILLA_EMAIL":
+		case name == "FLOTILLA_SECRETS", name == "FLOTILLA_HEALTH_TOKEN", name == "FLOTILLA_EMAIL":
 			all[name] = "(set)"
 		default:
 			all[name] = value
@@ -228,7 +231,7 @@ func nodeVariables() []string {
 	var all []string
 	for _, name := range []string{
 		"DIR", "NAME", "ADDR", "ADVERTISE", "ZONE", "SECRETS", "SECRETS_FILE", "PEERS", "EXPECT", "TIMING", "GUARD", "MAX_STATE", "MAX_RECORDS", "REMOVE_DEAD",
-		"BACKUPS", "EMAIL", "ACME_CA", "ACME_ROOTS", "PROXIES", "HTTPS_ADDR", "HTTP_ADDR", "HEALTH_ADDR", "LOG",
+		"BACKUPS", "EMAIL", "ACME_CA", "ACME_ROOTS", "PROXIES", "HTTPS_ADDR", "HTTP_ADDR", "HEALTH_ADDR", "HEALTH_TOKEN", "HEALTH_TOKEN_FILE", "LOG",
 	} {
 		all = append(all, "FLOTILLA_"+name)
 	}

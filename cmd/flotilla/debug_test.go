@@ -24,57 +24,8 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/bundle"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/redact"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
-
-// canary is something secret that was put where programs keep secrets.
-type canary struct {
-	where  string
-	secret []byte
-}
-
-// canaries are all canaries of a run.
-type canaries struct{ all []canary }
-
-// add returns a new canary as text.
-func (c *canaries) add(where string) string {
-	text := fmt.Sprintf("Canary%02dx%s", len(c.all), strings.Repeat("q7Z", 9))
-	c.all = append(c.all, canary{where, []byte(text)})
-	return text
-}
-
-func (c *canaries) know(where string, secret []byte) { c.all = append(c.all, canary{where, secret}) }
-
-// found returns the canaries that are in files.
-func (c *canaries) found(files map[string]string) (found []string) {
-	for name, content := range files {
-		content = name + "\n" + content
-		squeezed := regexp.MustCompile(`\s|\\n|\\r`).ReplaceAllString(content, "")
-		for _, k := range c.all {
-			for form, text := range forms(k.secret) {
-				if strings.Contains(content, text) || strings.Contains(squeezed, text) {
-					found = append(found, fmt.Sprintf("%s: %s, as %s", name, k.where, form))
-				}
-			}
-		}
-	}
-	slices.Sort(found)
-	return found
-}
-
-// forms are the ways in which programs write bytes.
-func forms(secret []byte) map[string]string {
-	return map[string]string{
-		"bytes":      string(secret),
-		"hex":        hex.EncodeToString(secret),
-		"HEX":        strings.ToUpper(hex.EncodeToString(secret)),
-		"base64":     base64.RawStdEncoding.EncodeToString(secret),
-		"base64 URL": base64.RawURLEncoding.EncodeToString(secret),
-		"upper case": strings.ToUpper(string(secret)),
-		"lower case": strings.ToLower(string(secret)),
-	}
-}
 
 // contents returns the files of an archive. An archive among them is opened too.
 func contents(t *testing.T, archive []byte) map[string]string {
@@ -150,16 +101,8 @@ func TestDebugHasNoSecrets(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		secret := cluster.Config(0).Secrets[0]
-		raw, err := seal.ParseSecret(secret.Encode())
-		if err != nil {
-			t.Fatal(err)
-		}
-		seed := raw.CASeed()
-		c.know("the cluster's secret", raw[:])
-		c.know("the text form of the secret", []byte(secret.Encode()))
-		c.know("the seed of the internal authority", seed[:])
-		texts := c.texts(raw[:], secret.Encode())
+		raw, secret := c.knowSecret(t, cluster)
+		texts := c.texts(raw, secret)
 		for i, text := range texts {
 			node.Remark(fmt.Sprint("role", i), text)
 		}
@@ -180,8 +123,8 @@ func TestDebugHasNoSecrets(t *testing.T) {
 			env[name] = value
 		}
 		o.getenv = func(name string) string { return env[name] }
-		if n := len(c.all); n != 62 {
-			t.Errorf("there are %d canaries, want 62", n)
+		if n := len(c.all); n != 63 {
+			t.Errorf("there are %d canaries, want 63", n)
 		}
 		got := o.run(t.Context(), "debug", "-out", "-")
 		got.want(t, 0, "has the reports of 3 of 3 nodes")
@@ -203,34 +146,6 @@ func TestDebugHasNoSecrets(t *testing.T) {
 			t.Errorf("%d of %d errors are in the log", logged, errs)
 		}
 	})
-}
-
-// records returns records of every kind, with a canary in each.
-func (c *canaries) records() map[string]string {
-	all := make(map[string]string)
-	pem := func(what string) string {
-		return "-----BEGIN " + what + "-----\n" + base64.StdEncoding.EncodeToString([]byte(c.add("a record: "+what))) + "\n-----END " + what + "-----\n"
-	}
-	site := "certificates/" + issuer + "/canary.test/canary.test"
-	all[site+".key"], all[site+".crt"], all[site+".json"] = pem("PRIVATE KEY"), pem("CERTIFICATE"), `{"sans":["canary.test"],"x":"`+c.add("metadata of a certificate")+`"}`
-	user := "acme/" + issuer + "/users/a@canary.test/a"
-	all[user+".key"], all[user+".json"] = pem("EC PRIVATE KEY"), `{"status":"valid","externalAccountBinding":"`+c.add("an account's EAB")+`"}`
-	for _, key := range []string{
-		"acme/" + issuer + "/challenge_tokens/canary.test.json", "ocsp/canary.test-1", "dns_credentials/cloud", "last_clean.json",
-		"session_tickets/key", "plain", "deep/er/and/deeper/still", "app/token", "app/password", "app/cookie",
-	} {
-		all[key] = c.add("the record " + key)
-	}
-	for _, where := range []string{"hex", "base64", "json"} {
-		value := c.add("a record in " + where)
-		all["encoded/"+where] = map[string]string{
-			"hex": hex.EncodeToString([]byte(value)), "base64": base64.StdEncoding.EncodeToString([]byte(value)), "json": `{"v":"` + value + `"}`,
-		}[where]
-	}
-	for i := range 4 {
-		all["named/"+c.add("the name of a record")+fmt.Sprint(i)] = "1"
-	}
-	return all
 }
 
 // texts are texts that a node shows, with secrets that slipped into them.
@@ -266,7 +181,7 @@ func (c *canaries) environment(ca string) map[string]string {
 	all := map[string]string{"FLOTILLA_ACME_CA": ca, "FLOTILLA_TIMING": "lan"}
 	for _, name := range []string{
 		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CLOUDFLARE_API_TOKEN", "HCLOUD_TOKEN", "VAULT_TOKEN",
-		"GITHUB_TOKEN", "DATABASE_URL", "ACME_EAB_HMAC", "SMTP_PASSWORD", "HTTPS_PROXY", "FLOTILLA_SECRET", "FLOTILLA_TOKEN", "FLOTILLA_EMAIL",
+		"GITHUB_TOKEN", "DATABASE_URL", "ACME_EAB_HMAC", "SMTP_PASSWORD", "HTTPS_PROXY", "FLOTILLA_SECRET", "FLOTILLA_TOKEN", "FLOTILLA_EMAIL", "FLOTILLA_HEALTH_TOKEN",
 	} {
 		all[name] = c.add("the variable " + name)
 	}

@@ -8,7 +8,7 @@
 //	                 certificate for the floating addresses
 //	API_HTTPS_ADDR   for clients; default :443
 //	API_HTTP_ADDR    for challenges, and for redirects to HTTPS; default :80
-//	API_HEALTH_ADDR  for balancers and people; default :8081
+//	API_HEALTH_ADDR  for balancers and people; default 127.0.0.1:8081, for this machine only
 //	API_VIPS         floating addresses, separated by commas, as 192.0.2.100/24@eth0 or without
 //	                 @ and the interface; addresses joined by + stay together
 //	API_RATE         requests of one client in a second, at all instances together; empty: no limit
@@ -40,6 +40,8 @@ import (
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
+const localHealth = "127.0.0.1:8081" // the default of API_HEALTH_ADDR
+
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) > 1 {
@@ -70,7 +72,7 @@ func run(ctx context.Context) error {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	cfg.HTTPSAddr, cfg.HTTPAddr = env("API_HTTPS_ADDR", ":443"), env("API_HTTP_ADDR", ":80")
-	cfg.HealthAddr = env("API_HEALTH_ADDR", ":8081")
+	cfg.HealthAddr = env("API_HEALTH_ADDR", localHealth)
 	addrs, err := parseVIPs(os.Getenv("API_VIPS"))
 	if err != nil {
 		return err
@@ -191,7 +193,7 @@ func parseVIPs(text string) ([]vip.Config, error) {
 
 // health asks the server on this machine.
 func health() error {
-	host, port, err := net.SplitHostPort(env("API_HEALTH_ADDR", ":8081"))
+	host, port, err := net.SplitHostPort(env("API_HEALTH_ADDR", localHealth))
 	if err != nil {
 		return fmt.Errorf("API_HEALTH_ADDR: %w", err)
 	}

@@ -250,7 +250,7 @@ func TestForeignSocket(t *testing.T) {
 	var log bytes.Buffer
 	err := m.start(&log, "API_HTTPS_ADDR=127.0.0.1:8443").Wait()
 	exit := new(exec.ExitError)
-	want := "systemd listens on " + https + ", and this program on the ports of 127.0.0.1:8443 :80 :8081 only\n"
+	want := "systemd listens on " + https + ", and this program on the ports of 127.0.0.1:8443 :80 127.0.0.1:8081 only\n"
 	if diff := cmp.Diff(want, log.String()); !errors.As(err, &exit) || diff != "" {
 		t.Errorf("the program ends with %v (-want +got):\n%s", err, diff)
 	}

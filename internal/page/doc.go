@@ -21,8 +21,8 @@
 //
 // # Assumptions
 //
-// All who can reach the port may know what the page says. The health port has no login, and so the
-// page has none. The http.Server may have short timeouts: updates set their own.
+// Whom a request comes from has been checked: see package healthauth. The http.Server may have
+// short timeouts: updates set their own.
 //
 // # Flow
 //

@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/flotilla-ha/flotilla/event"
+	"github.com/flotilla-ha/flotilla/internal/healthauth"
 	"github.com/flotilla-ha/flotilla/internal/page"
 	"github.com/flotilla-ha/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/view/viewtest"
@@ -48,16 +49,19 @@ func (w *world) get() (state, <-chan struct{}) {
 }
 
 // serve serves the page of a cluster, with the timeouts of the health port.
-func serve(t *testing.T, s state) (w *world, url string) {
+func serve(t *testing.T, s state) (w *world, url string) { t.Helper(); return serveTo(t, "", s) }
+
+// serveTo serves the page to those who have a token. Without one, it serves it to all.
+func serveTo(t *testing.T, token string, s state) (w *world, url string) {
 	t.Helper()
 	w = &world{now: s, changed: make(chan struct{})}
-	srv := httptest.NewUnstartedServer(page.New(page.Config{
+	srv := httptest.NewUnstartedServer(healthauth.Require(token, page.New(page.Config{
 		Look:    func(context.Context) (*view.Cluster, error) { s, _ := w.get(); return s.cluster, nil },
 		Events:  func(context.Context) []event.Event { s, _ := w.get(); return s.events },
 		Changed: func() <-chan struct{} { _, changed := w.get(); return changed },
 		Self:    func() string { return viewtest.IDOne },
 		Now:     viewtest.Today,
-	}))
+	})))
 	srv.Config.ReadTimeout, srv.Config.WriteTimeout = 10*time.Second, 10*time.Second
 	srv.Start()
 	w.stop = sync.OnceFunc(func() {

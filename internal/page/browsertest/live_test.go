@@ -24,7 +24,8 @@ func TestWithoutScript(t *testing.T) {
 		if err != nil {
 			return "", err
 		}
-		out, err := cdp.Call(ctx, target, dom.GetOuterHTML, dom.GetOuterHTMLParams{NodeID: root.Root.NodeID})
+		// Its NodeID would be forgotten as soon as chromedp itself asks for the document.
+		out, err := cdp.Call(ctx, target, dom.GetOuterHTML, dom.GetOuterHTMLParams{BackendNodeID: root.Root.BackendNodeID})
 		return out.OuterHTML, err
 	})
 	for _, want := range []string{

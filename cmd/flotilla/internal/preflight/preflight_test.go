@@ -39,7 +39,7 @@ func (r Report) want(t *testing.T, item string, level Level, parts ...string) {
 func configure(t *testing.T, more map[string]string) {
 	t.Helper()
 	for name, value := range map[string]string{
-		"ADDR": "127.0.0.1:0", "HTTPS_ADDR": "127.0.0.1:0", "HTTP_ADDR": "127.0.0.1:0", "HEALTH_ADDR": "127.0.0.1:0",
+		"ADDR": "127.0.0.1:0", "HTTPS_ADDR": "127.0.0.1:0", "HTTP_ADDR": "127.0.0.1:0", "HEALTH_ADDR": ":0", "HEALTH_TOKEN": "t0ken-of-the-port",
 		"ACME_CA": "https://127.0.0.1:1/dir?token=t0ken",
 	} {
 		t.Setenv("FLOTILLA_"+name, value)
@@ -71,6 +71,8 @@ func TestVariables(t *testing.T) {
 		says  string
 	}{
 		{"all are well", map[string]string{"SECRETS": secret}, "variables", OK, "have the right form"},
+		{"the health port is for this machine", map[string]string{"SECRETS": secret}, "port for health", OK, "can listen at 127.0.0.1:0"},
+		{"a short health token", map[string]string{"SECRETS": secret, "HEALTH_TOKEN": "t0ken"}, "variables", Failure, "FLOTILLA_HEALTH_TOKEN holds no token that can be used"},
 		{"misspelt", map[string]string{"SECRETS": secret, "ADRR": ":1"}, "variables", Failure, "FLOTILLA_ADRR is not known; is FLOTILLA_ADDR meant?"},
 		{"an authority with a password", map[string]string{"SECRETS": secret, "ACME_CA": "https://user:t0ken@ca.test/dir"}, "variables", Failure, "must be the https URL"},
 		{"a bad secret", map[string]string{"SECRETS": secret[:len(secret)-1]}, "variables", Failure, "FLOTILLA_SECRETS holds no valid secret in place 1"},

@@ -3,9 +3,10 @@
 // A [Redactor] knows some secrets, and finds each in every form in which programs write bytes:
 // plain, in hexadecimal digits, in base64, and in the text form of a secret, also when it was
 // broken into lines. It does not know other secrets. Those it finds by what they look like, and by
-// what stands before them: passwords in URLs, PEM blocks, values behind names such as "token", and
-// long random words. So it may take out too much, and it cannot find a short password in the middle
-// of a sentence. Callers must not rely on it alone, and leave out what is secret by its kind.
+// what stands before them: passwords in URLs, PEM blocks, values behind names such as "token",
+// e-mail addresses, and long random words. So it may take out too much, and it cannot find a short
+// password in the middle of a sentence. Callers must not rely on it alone, and leave out what is
+// secret by its kind.
 package redact
 
 import (
@@ -75,6 +76,8 @@ func rules() []rule {
 		{find: regexp.MustCompile(`(://[^\s"'?#]*)[?#][^\s"']+`), replace: "${1}?" + Mark},
 		{find: regexp.MustCompile(`(?i)\b(bearer|basic)\s+[^\s"',;]+`), replace: "$1 " + Mark},
 		{find: regexp.MustCompile(`(?i)([\w.-]*(?:secret|passw|passphrase|token|api[_-]?key|access[_-]?key|hmac|credential|private[_-]?key|authorization)[\w.-]*["']?\s*[:=]\s*["']?)([^\s"',;&]+)`), replace: "$1" + Mark},
+		// Behind the slash is the name of an account's file, which repeats a part of the address.
+		{find: regexp.MustCompile(`[\w.%+-]+@[\w.-]*\w\.[A-Za-z]{2,}(?:/[\w.%+-]+)?`), replace: Mark},
 		{find: regexp.MustCompile(`[A-Za-z0-9+/_-]{43,}={0,2}`), replace: Mark, keep: ordinary},
 	}
 }

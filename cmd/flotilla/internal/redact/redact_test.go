@@ -31,7 +31,11 @@ func TestText(t *testing.T) {
 		{"a header", "Authorization: Bearer abc, x", "Authorization: " + Mark + " " + Mark + ", x"},
 		{"a value behind its name", "api_key=abc; aws_secret_access_key: def", "api_key=" + Mark + "; aws_secret_access_key: " + Mark},
 		{"a long random word", "a " + strings.Repeat("aB3", 15) + " b", "a " + Mark + " b"},
+		{"an e-mail address", "contact=[mailto:jo.doe+x@mail.example.com] status=valid", "contact=[mailto:" + Mark + "] status=valid"},
+		{"an account", "load acme/ca.test-directory/users/jo@example.com/jo.json: gone", "load acme/ca.test-directory/users/" + Mark + ": gone"},
 
+		{"a floating address", "192.0.2.100/24@eth0 is at n1", ""},
+		{"a module", "github.com/caddyserver/certmagic@v0.25.1 is linked", ""},
 		{"a node", "the node 8f92ea7c0077aba30a58e97c21c3ceb4 at 10.0.0.1:7373", ""},
 		{"a fingerprint", "it has another cluster secret (its key ID 7bf2c2414f7e4a41, ours 7bf2c2414f7e4a42)", ""},
 		{"a revision", "vcs.revision 50b0157aa7c5ee882ed82bab68edd266507050b0", ""},
