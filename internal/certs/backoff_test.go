@@ -3,6 +3,7 @@ package certs
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -227,4 +228,41 @@ func TestUnreachableAuthority(t *testing.T) {
 		synctest.Wait()
 		settle(t, c)
 	})
+}
+
+// Every node says that the renewal of a certificate was refused, if it is due, and not only the
+// node that had ordered.
+func TestRefusedRenewalIsTheClusters(t *testing.T) {
+	storage := newMemStorage()
+	node := func() *backoff.Backoff {
+		return backoff.New(func(key string) ([]byte, bool) {
+			raw, err := storage.Load(t.Context(), key)
+			return raw, err == nil
+		}, func() string { return "n" }, storage, slog.New(slog.DiscardHandler))
+	}
+	node().Fail(t.Context(), "a.example", errInjected, backoff.Failure{})
+	for name, test := range map[string]struct {
+		domain string
+		due    time.Duration // before now
+		known  error
+		want   string
+	}{
+		"due":             {"a.example", time.Minute, nil, "there is no newer certificate: " + errInjected.Error()},
+		"not due":         {"a.example", -time.Minute, nil, ""},
+		"due, not asked":  {"b.example", time.Minute, nil, ""},
+		"known otherwise": {"a.example", time.Minute, errNotValid, errNotValid.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := Status{Domain: test.domain, Renewal: time.Now().Add(-test.due), Err: test.known}
+			s.refused(node())
+			got := ""
+			if s.Err != nil {
+				got = s.Err.Error()
+			}
+			shown := test.want != "" && test.known == nil
+			if got != test.want || (s.Failures == 1) != shown || s.Next.After(time.Now()) != shown {
+				t.Errorf("%q, %d failures, next at %v; want %q", got, s.Failures, s.Next, test.want)
+			}
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net/http"
@@ -109,9 +110,11 @@ func New(cfg Config) (*Certs, error) {
 			Development: cfg.Development, Status: cfg.RedirectStatus, Log: log,
 			Answered: overHTTP.answered, Unknown: overHTTP.unknown,
 		}),
-		renewals: &renewals{look: cache.RenewManagedCertificates, looked: &meters.RenewalCheck, log: log, life: life},
-		meters:   meters,
-		end:      end, used: used,
+		renewals: &renewals{
+			look: cache.RenewManagedCertificates, looked: &meters.RenewalCheck, every: cmp.Or(cfg.RenewalCheck, renewalInterval), log: log, life: life,
+		},
+		meters: meters,
+		end:    end, used: used,
 	}
 	e := &events{orders: o, obtainer: ob, demands: d, staples: staples, user: config.OnEvent}
 	if e.user == nil {

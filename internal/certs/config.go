@@ -10,6 +10,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 
@@ -85,6 +86,10 @@ type Config struct {
 	Clocks *clocks.Clocks // nil: this node's clock alone
 	Limit  Limiter        // nil: no limit
 	Log    *slog.Logger   // nil: nothing is logged
+
+	// RenewalCheck is how often the certificates in memory are looked at. 0: every ten minutes, as
+	// certmagic does.
+	RenewalCheck time.Duration
 
 	// Lookup and Dial are how probes resolve and reach names, Listen how the challenge-port blocker
 	// gets its port, and Network what OCSP responders are asked through. Nil: the real network. If

@@ -201,7 +201,7 @@ func TestRenewalCheck(t *testing.T) {
 				life, end := context.WithCancel(t.Context())
 				var works atomic.Bool
 				works.Store(true)
-				r := &renewals{looked: &looked, log: testlog.To(&out, slog.LevelDebug), life: life}
+				r := &renewals{looked: &looked, every: renewalInterval, log: testlog.To(&out, slog.LevelDebug), life: life}
 				hung, unhang := context.WithCancel(t.Context())
 				r.look = func(context.Context) error {
 					if works.Load() {

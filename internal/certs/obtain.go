@@ -124,9 +124,10 @@ func (o *obtainer) run(ctx context.Context, name string) {
 		}
 		o.tried(name, lead.Explain(err))
 		if err == nil {
-			if failed && !ordered {
+			switch {
+			case failed && !ordered:
 				o.tellOther(name)
-			} else {
+			case !ordered: // else a line tells that it was obtained
 				o.log.Info("certificate is being served", "domain", name)
 			}
 			if o.finish(name) {

@@ -24,6 +24,7 @@ type renewals struct {
 	// it has looked at all.
 	look   func(context.Context) error
 	looked *meter.Moment
+	every  time.Duration
 	log    *slog.Logger
 
 	life  context.Context
@@ -35,7 +36,7 @@ type renewals struct {
 func (r *renewals) start() {
 	r.once()
 	r.tasks.Go(func() {
-		tick := time.NewTicker(renewalInterval)
+		tick := time.NewTicker(r.every)
 		defer tick.Stop()
 		for {
 			select {
@@ -55,12 +56,12 @@ func (r *renewals) once() {
 	defer func() {
 		if p := recover(); p != nil {
 			r.log.Error("looking for certificates that are due has panicked; will try again",
-				"error", fmt.Sprint(p), "in", renewalInterval, "stack", string(debug.Stack()))
+				"error", fmt.Sprint(p), "in", r.every, "stack", string(debug.Stack()))
 		}
 	}()
 	if err := r.look(r.life); err != nil {
 		if r.life.Err() == nil {
-			r.log.Warn("certificates that are due cannot be found; will try again", "error", err, "in", renewalInterval)
+			r.log.Warn("certificates that are due cannot be found; will try again", "error", err, "in", r.every)
 		}
 		return
 	}

@@ -118,8 +118,25 @@ func status(l *loader, pauses *backoff.Backoff, staples *staple.Stapler) []Statu
 		s.SelfSigned = false // a wildcard's is there
 		s.show(found)
 		s.plan(found, l.config, staples)
+		s.refused(pauses)
 	}
 	return all
+}
+
+// refused takes over that the authority has refused to renew a certificate which is due. Every node
+// knows that, whichever of them had ordered.
+func (s *Status) refused(pauses *backoff.Backoff) {
+	if s.Err != nil || time.Now().Before(s.Renewal) {
+		return
+	}
+	x, left := pauses.Get(backoff.OfName(s.Domain))
+	if x.Failures == 0 {
+		return
+	}
+	s.Err, s.Failures = fmt.Errorf("there is no newer certificate: %s", x.Err), x.Failures
+	if left > 0 {
+		s.Next = x.At.Add(x.Wait).Round(time.Second)
+	}
 }
 
 // missing lists the names that have no certificate, and why.
