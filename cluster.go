@@ -89,6 +89,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
 	}
+	n.log.Info("the node has started", "id", n.self.ID, "addr", n.self.Addr, "dir", n.cfg.Dir)
 	if opened := n.cfg.hooks.Opened; opened != nil {
 		opened(n)
 	}
@@ -143,6 +144,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		Clocks: n.clocks,
 		Limit:  frontend.Slots{},
 		Log:    n.log,
+
+		RenewalCheck: n.cfg.hooks.RenewalCheck,
 	}
 	if n.cfg.certs != nil {
 		n.cfg.certs(&cfg)
@@ -437,6 +440,7 @@ func (n *Node) shut() error {
 	n.own.flush()
 	n.roles.AwaitEnd(n.leases.Until()) // the directory's next process ends this one's session
 	failed = append(failed, endGuard(n.upkeep.guard))
+	n.log.Info("the node has ended", "id", n.self.ID)
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
@@ -497,7 +501,7 @@ func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) erro
 	if err := n.members.Ident.Save(func(id *membership.Identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	n.log.Error("this node cannot go on with its data directory; its state is set aside, and it joins as a new node", "event", event.NodeReset, "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
+	n.log.Warn("this node cannot go on with its data directory; its state is set aside, and it joins as a new node", "event", event.NodeReset, "former", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
 	if err := errors.Join(n.replica.Port.Close(), n.replica.EndRaft(), n.replica.Dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}

@@ -53,6 +53,9 @@ type Config struct {
 	// life around the end of its second third.
 	Window func(leaf *x509.Certificate) (start, end time.Time)
 
+	// LookAgain is after what time clients should look at renewal information again. 0: 6 hours.
+	LookAgain time.Duration
+
 	// Trusting makes the authority validate nothing: an order is ready at once.
 	Trusting bool
 }
@@ -97,6 +100,9 @@ func New(t T, cfg Config) *Authority {
 	}
 	if cfg.Lifetime == 0 {
 		cfg.Lifetime = 90 * 24 * time.Hour
+	}
+	if cfg.LookAgain == 0 {
+		cfg.LookAgain = 6 * time.Hour
 	}
 	if cfg.Window == nil {
 		cfg.Window = secondThird

@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	backdated  = time.Hour     // how long a certificate is valid before it is signed
-	lookAgain  = 6 * time.Hour // between looks at renewal information
-	revokedAgo = time.Hour     // the window of a revoked certificate begins that long ago
+	backdated  = time.Hour // how long a certificate is valid before it is signed
+	revokedAgo = time.Hour // the window of a revoked certificate begins that long ago
 )
 
 // readRequest reads the certificate request of an order. It must be for the names of the order.
@@ -246,6 +245,6 @@ func (a *Authority) renewalInfo(x *exchange) *answer {
 	}
 	info.SuggestedWindow.Start, info.SuggestedWindow.End = window[0].UTC(), window[1].UTC()
 	return &answer{
-		status: http.StatusOK, header: http.Header{"Retry-After": {strconv.Itoa(int(lookAgain / time.Second))}}, body: info,
+		status: http.StatusOK, header: http.Header{"Retry-After": {strconv.Itoa(int(a.cfg.LookAgain / time.Second))}}, body: info,
 	}
 }

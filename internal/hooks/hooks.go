@@ -34,6 +34,9 @@ type Hooks struct {
 	// Ahead returns by how much the node's wall clock is ahead of time.Now. Nil: it is not.
 	Ahead func() time.Duration
 
+	// RenewalCheck is how often the node looks whether certificates are to be renewed. 0: as usual.
+	RenewalCheck time.Duration
+
 	// Disk changes what the disk does. The zero Faults changes nothing.
 	Disk durable.Faults
 

@@ -1,0 +1,355 @@
+package alerts_test
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
+)
+
+var long = flag.Bool("long", false, "prove all alerts, which takes minutes")
+
+const (
+	// patience is how long after its `for` an alert may take.
+	patience = 30 * time.Second
+	// hold is how long a fault lasts at least. All but two rules wait for less than that, as they are
+	// evaluated here, so an alert that a fault fires besides its own is seen.
+	hold = 35 * time.Second
+)
+
+// proof is a fault and the alert that it fires.
+type proof struct {
+	alert    string
+	replaced map[string]string // in the rules: what cannot be waited for, or made, in a test
+	ripens   time.Duration     // from the fault until the rule's condition is true; 0: at once
+	world    func(t *testing.T) world
+	fault    func(s *site)
+	mend     func(s *site)
+	clears   time.Duration // how long after mend it may fire; 0: patience
+}
+
+// proofs returns a fault for each alert, but for two that need processes of their own.
+func proofs() []proof {
+	three := func(*testing.T) world { return world{} }
+	return []proof{
+		{
+			alert: "FlotillaDown", world: three,
+			fault: func(s *site) { s.c.KillAll() },
+			mend:  func(s *site) { s.again(0, 1, 2) },
+		},
+		{
+			alert: "FlotillaNoLeader", world: three,
+			fault: func(s *site) { s.c.Kill(1); s.c.Kill(2) },
+			mend:  func(s *site) { s.again(1, 2) },
+		},
+		{
+			alert: "FlotillaMajorityAtRisk", world: three,
+			fault: func(s *site) { s.c.Kill(2) },
+			mend:  func(s *site) { s.again(2) },
+		},
+		{
+			alert: "FlotillaMemberAbsent",
+			world: func(*testing.T) world { return world{nodes: 5} },
+			fault: func(s *site) { s.c.Kill(4) },
+			mend:  func(s *site) { s.again(4) },
+		},
+		{
+			// A node with another secret finds no cluster.
+			alert: "FlotillaNodeNotReady", world: three,
+			fault: func(s *site) {
+				i := s.c.Add(func(_ int, cfg *flotilla.Config) {
+					cfg.Secrets, cfg.Drain.Grace = []flotilla.Secret{flotilla.NewSecret()}, -1
+				})
+				s.target(i)
+			},
+			mend: func(s *site) { s.untarget(); s.c.Kill(3) },
+		},
+		{
+			alert: "FlotillaNodeFailed", world: three,
+			fault: func(s *site) {
+				s.c.Disk(2).Fail(true)
+				s.write(0, "a", 1) // so that the disk is used
+			},
+			mend: func(s *site) { s.c.Disk(2).Fail(false) },
+		},
+		{
+			alert: "FlotillaPeerUnreachable", world: three,
+			fault: func(s *site) {
+				_, rest := s.leader()
+				s.c.Block(rest[0], rest[1])
+				s.c.Block(rest[1], rest[0])
+			},
+			mend: func(s *site) { s.c.Heal() },
+		},
+		{
+			alert: "FlotillaConfigurationDiffers", world: three,
+			fault: func(s *site) {
+				s.c.Config(2).MaxState = 32 << 20
+				s.c.Stop(2)
+				s.c.Restart(2)
+			},
+			mend: func(s *site) {
+				s.c.Config(2).MaxState = 0
+				s.c.Stop(2)
+				s.again(2)
+			},
+		},
+		{
+			alert: "FlotillaClockWrong", world: three,
+			fault: func(s *site) { s.c.Clock(1).Jump(5 * time.Minute) },
+			mend:  func(s *site) { s.c.Clock(1).Jump(-5 * time.Minute) },
+		},
+		{
+			alert: "FlotillaLeasesLost", world: three,
+			fault: func(s *site) {
+				_, rest := s.leader()
+				for range 3 {
+					s.c.Pause(rest[0])
+					s.until("its session ends", time.Minute, func() bool { return !s.present(rest[1], rest[0]) })
+					s.c.Resume(rest[0])
+					s.until("it has another one", time.Minute, func() bool { return s.present(rest[1], rest[0]) })
+					s.c.Settle()
+				}
+			},
+			clears: time.Hour/speed + patience, // it looks back for an hour
+		},
+		{
+			alert: "FlotillaSlowDisk", world: three,
+			fault: func(s *site) {
+				leader, rest := s.leader()
+				s.c.Disk(rest[0]).Slow(700 * time.Millisecond)
+				s.load(leader)
+			},
+			mend: func(s *site) {
+				for i := range s.c.Nodes {
+					s.c.Disk(i).Slow(0)
+				}
+			},
+		},
+		{
+			// A log of 12 MiB, and a limit that is below that: a real one stays below 32 MiB.
+			alert: "FlotillaLogTooLong", world: three,
+			replaced: map[string]string{"67108864 + 2 *": "6291456 + 2 *"},
+			fault: func(s *site) {
+				for range 12 {
+					s.write(0, "a", 1<<20)
+				}
+			},
+			mend: func(s *site) {
+				for range 6 { // until a snapshot is taken, which shortens the log
+					s.write(0, "a", 1<<20)
+				}
+			},
+		},
+		{
+			alert: "FlotillaStateNearlyFull",
+			world: func(*testing.T) world {
+				return world{configure: func(_ int, cfg *flotilla.Config) { cfg.MaxState = 2 << 20 }}
+			},
+			fault: func(s *site) { s.write(0, "a", 900<<10); s.write(0, "b", 900<<10) },
+			mend:  func(s *site) { s.remove(0, "b") },
+		},
+		{
+			// Renewal is an hour overdue, and the authority holds every order up.
+			alert: "FlotillaCertificateNotRenewed",
+			world: short, fault: overdue(time.Hour), mend: (*site).relent,
+		},
+		{
+			alert: "FlotillaCertificateExpires",
+			world: short, fault: overdue(5 * time.Hour), mend: (*site).relent,
+		},
+		{
+			alert:    "FlotillaRenewalCheckStalled",
+			world:    short,
+			replaced: map[string]string{"seconds > 1800": "seconds > 6"}, // it looks each second
+			fault: func(s *site) {
+				s.gate.close()
+				s.answer(func(r testca.Request) *testca.Refusal {
+					if r.Op == testca.RenewalInfo {
+						s.gate.pass()
+					}
+					return nil
+				})
+			},
+			mend: (*site).relent,
+		},
+		{
+			// A renewal is due now. The certificate still has an hour.
+			alert: "FlotillaOrdersRefused", world: short,
+			fault: func(s *site) {
+				s.due(0)
+				s.answer(func(r testca.Request) *testca.Refusal {
+					if r.Op == testca.NewOrder {
+						return testca.Problem(http.StatusForbidden, "rejectedIdentifier", "no", "")
+					}
+					return nil
+				})
+			},
+			mend:   (*site).relent,
+			clears: 3 * time.Minute, // until the order is tried again
+		},
+		{
+			alert: "FlotillaSelfSigned",
+			world: func(*testing.T) world {
+				return world{authority: true, silent: true}
+			},
+			mend:   func(s *site) { s.ca.SetUnreachable(false) },
+			clears: 3 * time.Minute, // until the order is tried again
+		},
+		{
+			alert: "FlotillaAddressWithoutOwner", world: three,
+			fault: func(s *site) { s.down(true) },
+			mend:  func(s *site) { s.down(false) },
+		},
+		{
+			alert: "FlotillaBackupTooOld",
+			// The shortest interval is a minute.
+			replaced: map[string]string{"2 * flotilla_backup_interval_seconds": "1.2 * flotilla_backup_interval_seconds"},
+			world:    func(*testing.T) world { return world{backups: true} },
+			fault:    func(s *site) { s.store.fails.Store(true) },
+			mend:     func(s *site) { s.store.fails.Store(false) },
+			ripens:   72 * time.Second,
+			clears:   3 * time.Minute, // until it is tried again
+		},
+		{
+			alert:  "FlotillaNoBackup",
+			world:  func(*testing.T) world { return world{backups: true, full: true} },
+			mend:   func(s *site) { s.store.fails.Store(false) },
+			clears: 3 * time.Minute, // until it is tried again
+		},
+	}
+}
+
+// short is a world with an authority.
+func short(*testing.T) world { return world{authority: true} }
+
+// overdue returns a fault: renewal has been due for some time, and the authority holds orders up.
+func overdue(by time.Duration) func(*site) {
+	return func(s *site) {
+		s.gate.close()
+		s.due(by)
+		s.answer(func(r testca.Request) *testca.Refusal {
+			if r.Op == testca.NewOrder {
+				s.gate.pass()
+			}
+			return nil
+		})
+	}
+}
+
+// TestProofs runs a Prometheus beside real nodes. Each fault fires its alert, and no other one. When
+// it is mended the alert ends.
+func TestProofs(t *testing.T) {
+	if !*long {
+		t.Skip("it takes minutes: it runs with -long")
+	}
+	command(t, "prometheus")
+	proven := map[string]bool{"FlotillaAddressConflict": true, "FlotillaVersionsDiffer": true} // have tests of their own
+	var mu sync.Mutex
+	var table []string
+	t.Run("all", func(t *testing.T) {
+		for _, p := range proofs() {
+			proven[p.alert] = true
+			t.Run(p.alert, func(t *testing.T) {
+				t.Parallel()
+				line := p.run(t)
+				mu.Lock()
+				defer mu.Unlock()
+				table = append(table, line)
+			})
+		}
+	})
+	slices.Sort(table)
+	t.Logf("seconds until the alert fires after its fault, of them its wait, and until it ends:\n%s", strings.Join(table, "\n"))
+	for name := range rulesOf(t, text(t)) {
+		if !proven[name] {
+			t.Errorf("no fault fires %s", name)
+		}
+	}
+}
+
+// run returns what was measured.
+func (p proof) run(t *testing.T) string {
+	s := build(t, p.world(t))
+	s.watch(p.replaced)
+	wait := s.prom.rules()[p.alert].wait()
+	began := time.Now()
+	if p.fault != nil {
+		p.fault(s)
+	}
+	made := time.Since(began)
+	fires := func() bool { return len(s.only(p.alert)) > 0 }
+	fired := s.until(p.alert+" fires", p.ripens+wait+patience, fires)
+	s.calm(hold-fired, p.alert)
+	mended := time.Now()
+	if p.mend != nil {
+		p.mend(s)
+	}
+	s.until(p.alert+" ends", max(p.clears, patience), func() bool { return len(s.only(p.alert)) == 0 })
+	ended := time.Since(mended)
+	s.calm(3 * time.Second)
+	s.prom.rules()
+	return fmt.Sprintf("%-32s made in %4.1f  fires after %5.1f  waits %5.1f  ends after %5.1f",
+		p.alert, made.Seconds(), fired.Seconds(), wait.Seconds(), ended.Seconds())
+}
+
+// Planned work fires no alert.
+func TestPlannedWork(t *testing.T) {
+	if !*long {
+		t.Skip("it takes a minute: it runs with -long")
+	}
+	for name, work := range map[string]func(s *site){
+		"restarts": func(s *site) {
+			for i := range s.c.Nodes {
+				s.c.Stop(i)
+				s.again(i)
+			}
+		},
+		"changes of the leader": func(s *site) {
+			for range 3 {
+				leader, _ := s.leader()
+				s.c.Stop(leader)
+				s.again(leader)
+			}
+		},
+		"moves": func(s *site) {
+			for i := range 6 {
+				to := s.c.Config(i % 3).Name
+				if err := s.c.Nodes[0].Move(s.Context(), "vip/"+s.addr.Addr().String(), to); err != nil {
+					s.Errorf("the move to %s: %v", to, err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := build(t, world{})
+			s.watch(nil)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				work(s)
+			}()
+			for working := true; working; {
+				select {
+				case <-done:
+					working = false
+				case <-time.After(200 * time.Millisecond):
+					if fires, _ := s.prom.firing(); len(fires) > 0 {
+						t.Errorf("%v fire", fires)
+						<-done
+						return
+					}
+				}
+			}
+			s.calm(hold)
+		})
+	}
+}
