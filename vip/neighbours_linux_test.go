@@ -12,7 +12,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/flotilla-ha/flotilla/internal/l2"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
@@ -251,7 +250,7 @@ func TestClaimedByAnother(t *testing.T) {
 	node, client, other := s.lab.Nodes[0], s.lab.Clients[0], s.lab.Clients[1]
 	s.stubborn(client, node.MAC)
 	<-time.After(2500 * time.Millisecond)
-	s.must(other.Do(func() error { return announce(other, s.addrs) }))
+	s.must(other.Announce(s.addrs...))
 	s.claimed("claims", other, s.addrs...)
 	s.corrected(client, node.MAC, 2*time.Second)
 }
@@ -385,19 +384,4 @@ func TestLocalClient(t *testing.T) {
 			s.single()
 		})
 	}
-}
-
-// announce makes another machine announce the addresses as its own. It must be called in that
-// machine's namespace.
-func announce(h *netlab.Host, addrs []netip.Addr) error {
-	ifi, err := net.InterfaceByName(netlab.Interface)
-	if err != nil {
-		return err
-	}
-	l, err := l2.Open(ifi)
-	if err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
-	}
-	defer l.Close()
-	return l.Announce(addrs...)
 }

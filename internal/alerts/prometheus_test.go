@@ -39,11 +39,7 @@ func (r rule) wait() time.Duration { return time.Duration(r.Duration * float64(t
 // text returns the rules of the repository.
 func text(t *testing.T) string {
 	t.Helper()
-	got, err := os.ReadFile(filepath.Join("..", "..", "deploy", "prometheus", "alerts.yml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(got)
+	return read(t, "deploy/prometheus/alerts.yml")
 }
 
 // faster returns rules whose durations are divided by speed. What stands for another thing in the
@@ -213,12 +209,17 @@ func (p *server) firing() (fires, pends []string) {
 	p.t.Helper()
 	var got struct {
 		Alerts []struct {
-			State  string
-			Labels map[string]string
+			State               string
+			Labels, Annotations map[string]string
 		}
 	}
 	p.ask("alerts", &got)
 	for _, a := range got.Alerts {
+		for what, said := range a.Annotations {
+			if strings.Contains(said, "<no value>") || strings.Contains(said, "<error") {
+				p.t.Errorf("the %s of %s: %s", what, a.Labels["alertname"], said)
+			}
+		}
 		if a.State == "firing" {
 			fires = append(fires, a.Labels["alertname"])
 		} else {

@@ -279,6 +279,12 @@ func TestProofs(t *testing.T) {
 func (p proof) run(t *testing.T) string {
 	s := build(t, p.world(t))
 	s.watch(p.replaced)
+	return p.prove(s)
+}
+
+// prove makes the fault, waits for its alert, mends the fault, and waits for the end of the alert.
+func (p proof) prove(s *site) string {
+	s.Helper()
 	wait := s.prom.rules()[p.alert].wait()
 	began := time.Now()
 	if p.fault != nil {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
 	"github.com/flotilla-ha/flotilla/internal/netlab/freezer"
 )
 
@@ -40,3 +41,23 @@ func (h *Host) AddAddr(p netip.Prefix) error { return h.link.add(p) }
 
 // DelAddr removes an address from the host.
 func (h *Host) DelAddr(p netip.Prefix) error { return h.link.remove(p) }
+
+// Announce tells the other hosts that addresses are here, whether or not they are.
+func (h *Host) Announce(addrs ...netip.Addr) error {
+	s, err := h.link.openPacket(frame.EtherARP)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	mac := frame.MAC(h.MAC)
+	for _, a := range addrs {
+		f := frame.Unsolicited(mac, a, 0x20, true)
+		if a.Is4() {
+			f = frame.Gratuitous(mac, a, frame.GratuitousRequest)
+		}
+		if err := s.send(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
 	"github.com/flotilla-ha/flotilla/internal/netlab/poll"
 )
 
@@ -57,7 +56,7 @@ func TestProbeSeesMove(t *testing.T) {
 	must(t, l.Nodes[0].DelAddr(prefixes[0]), l.Nodes[0].DelAddr(prefixes[1]))
 	gone := time.Now()
 	after(400 * time.Millisecond)
-	must(t, l.Nodes[1].AddAddr(prefixes[0]), l.Nodes[1].AddAddr(prefixes[1]), announce(l.Nodes[1], addrs))
+	must(t, l.Nodes[1].AddAddr(prefixes[0]), l.Nodes[1].AddAddr(prefixes[1]), l.Nodes[1].Announce(addrs...))
 	gap := time.Since(gone)
 	after(time.Second + 200*time.Millisecond)
 	for i := range addrs {
@@ -70,26 +69,6 @@ func TestProbeSeesMove(t *testing.T) {
 		// The kernel repeats a lost SYN after a second.
 		about(t, "slowest by TCP", c.Slowest, time.Second)
 	}
-}
-
-// announce broadcasts where addresses are.
-func announce(h *Host, addrs []netip.Addr) error {
-	s, err := h.link.openPacket(frame.EtherARP)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	mac := frame.MAC(h.MAC)
-	for _, a := range addrs {
-		f := frame.Unsolicited(mac, a, 0x20, true)
-		if a.Is4() {
-			f = frame.Gratuitous(mac, a, frame.GratuitousRequest)
-		}
-		if err := s.send(f); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // A frozen program answers nothing, and answers all questions afterwards. A killed program answers

@@ -30,6 +30,7 @@ type settings struct {
 	Peers                     []string
 	Addr, HTTPS, HTTP, Health string
 	Domain                    string
+	LAN                       bool // the timing; otherwise it is that of a WAN, which bears a busy machine
 }
 
 func main() {
@@ -59,10 +60,14 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	timing := flotilla.WAN
+	if s.LAN {
+		timing = flotilla.LAN
+	}
 	node, err := flotilla.Open(ctx, flotilla.Config{
 		Dir: s.Dir, Name: s.Name, Addr: s.Addr, Secrets: []flotilla.Secret{secret}, Peers: flotilla.Static(s.Peers...), Expect: len(s.Peers),
 		TLS: flotilla.TLS{Private: true}, HTTPSAddr: s.HTTPS, HTTPAddr: s.HTTP, HealthAddr: s.Health,
-		Drain: flotilla.Drain{Grace: -1}, Timing: flotilla.WAN,
+		Drain: flotilla.Drain{Grace: -1}, Timing: timing,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

@@ -29,6 +29,8 @@ type Cluster struct {
 	Steps bool
 	// NoFence makes the kernel refuse nftables.
 	NoFence bool
+	// Health serves the health port at [HealthAddr] of each node.
+	Health bool
 
 	secret string // made by the first Start
 }
@@ -45,6 +47,9 @@ func (c *Cluster) Start(i int) (*netlab.Process, error) {
 		Keep: c.Keep, NoGuard: c.NoGuard, Probe: c.Probe, NoFence: c.NoFence, Steps: c.Steps,
 		Number: i, Name: node.Name, Dir: c.nodeDir(i), Addr: addressOf(node), Secret: c.secret,
 	}
+	if c.Health {
+		s.Health = HealthAddr(node)
+	}
 	for _, n := range c.Lab.Nodes {
 		s.Peers = append(s.Peers, addressOf(n))
 	}
@@ -60,6 +65,9 @@ func (c *Cluster) Start(i int) (*netlab.Process, error) {
 	cmd.Env = append(os.Environ(), variable+"="+string(text))
 	return node.StartReady(cmd)
 }
+
+// HealthAddr is the address of the health port of a node.
+func HealthAddr(h *netlab.Host) string { return h.Addr4.String() + ":8081" }
 
 func addressOf(h *netlab.Host) string { return h.Addr4.String() + ":7373" }
 

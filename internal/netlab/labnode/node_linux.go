@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -74,6 +75,15 @@ func run(text string) error {
 	})
 	rest.Go(func() { recordLeader(answering, node, leaderFile(s.Dir)) })
 	rest.Go(func() { moveOnSignal(answering, node) })
+	if s.Health != "" {
+		health := &http.Server{Addr: s.Health, Handler: node.Health(), ReadHeaderTimeout: shutdownTime}
+		rest.Go(func() {
+			if err := health.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		})
+		defer context.AfterFunc(answering, func() { health.Close() })()
+	}
 	errs := hold(ctx, stop, node, s, log)
 	stopAnswering()
 	rest.Wait()

@@ -22,7 +22,7 @@ type spec struct {
 	NoFence, Steps       bool
 	Number               int
 	Name, Dir            string
-	Addr, Secret         string
+	Addr, Secret, Health string
 	Peers                []string
 }
 
