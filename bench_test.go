@@ -7,8 +7,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -288,4 +291,37 @@ func writeWhile(b *testing.B, nodes []*Node, f func()) []time.Duration {
 // at returns the q-quantile of sorted times in milliseconds.
 func at(d []time.Duration, q float64) float64 {
 	return float64(d[min(len(d)-1, int(q*float64(len(d))))]) / 1e6
+}
+
+// BenchmarkScrape is what a node does for a request for its metrics, by how many names it serves. Of
+// each it has a certificate in memory.
+func BenchmarkScrape(b *testing.B) {
+	for _, size := range []int{10, 1000, 10_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			n := benchCluster(b, 1, func(c *Config) { c.TLS.Private, c.MaxState = true, 1<<30 })[0]
+			var domains []string
+			for i := range size {
+				domains = append(domains, fmt.Sprintf("name-%d.example", i))
+			}
+			if _, err := n.TLSConfig(domains...); err != nil {
+				b.Fatal(err)
+			}
+			for range n.Watch(b.Context()) {
+				missing := slices.ContainsFunc(n.Status().Certificates, func(c Certificate) bool { return c.NotAfter.IsZero() })
+				if !missing {
+					break
+				}
+			}
+			health, request := n.Health(), httptest.NewRequest("GET", "/metrics", nil)
+			var answer *httptest.ResponseRecorder
+			for b.Loop() {
+				answer = httptest.NewRecorder()
+				health.ServeHTTP(answer, request)
+			}
+			b.ReportMetric(float64(answer.Body.Len()), "bytes")
+			if answer.Code != http.StatusOK || !strings.Contains(answer.Body.String(), fmt.Sprintf("flotilla_certificates{state=\"valid\"} %d\n", size)) {
+				b.Errorf("status %d: %.200s", answer.Code, answer.Body)
+			}
+		})
+	}
 }

@@ -224,9 +224,11 @@ func sameStatus(a, b Status) bool {
 
 // certificates returns the declared certificates, then the first of those on demand.
 func (n *Node) certificates() []Certificate {
-	var out []Certificate
 	first, _ := n.certs.OnDemand()
-	for _, c := range append(n.certs.Status(), first...) {
+	all := append(n.certs.Status(), first...)
+	out := make([]Certificate, 0, len(all))
+	for i := range all {
+		c := &all[i]
 		cert := Certificate{
 			Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
 			Renewal: c.Renewal, OCSPNextUpdate: c.OCSPNextUpdate, SelfSigned: c.SelfSigned,

@@ -29,6 +29,7 @@ func TestAddressConflict(t *testing.T) {
 	if err := netlab.Available(); err != nil {
 		t.Skip(err)
 	}
+	t.Parallel()
 	command(t, "prometheus")
 	lab, err := netlab.New(3, 2)
 	if err != nil {

@@ -39,6 +39,37 @@ type proof struct {
 func proofs() []proof {
 	three := func(*testing.T) world { return world{} }
 	return []proof{
+		// Those that take longest come first.
+		{
+			alert:  "FlotillaNoBackup",
+			world:  func(*testing.T) world { return world{backups: true, full: true} },
+			mend:   func(s *site) { s.store.fails.Store(false) },
+			clears: 3 * time.Minute, // until it is tried again
+		},
+		{
+			alert: "FlotillaLeasesLost", world: three,
+			fault: func(s *site) {
+				_, rest := s.leader()
+				for range 3 {
+					s.c.Pause(rest[0])
+					s.until("its session ends", time.Minute, func() bool { return !s.present(rest[1], rest[0]) })
+					s.c.Resume(rest[0])
+					s.until("it has another one", time.Minute, func() bool { return s.present(rest[1], rest[0]) })
+					s.c.Settle()
+				}
+			},
+			clears: time.Hour/speed + patience, // it looks back for an hour
+		},
+		{
+			alert: "FlotillaBackupTooOld",
+			// The shortest interval is a minute.
+			replaced: map[string]string{"2 * flotilla_backup_interval_seconds": "1.2 * flotilla_backup_interval_seconds"},
+			world:    func(*testing.T) world { return world{backups: true} },
+			fault:    func(s *site) { s.store.fails.Store(true) },
+			mend:     func(s *site) { s.store.fails.Store(false) },
+			ripens:   72 * time.Second,
+			clears:   3 * time.Minute, // until it is tried again
+		},
 		{
 			alert: "FlotillaDown", world: three,
 			fault: func(s *site) { s.c.KillAll() },
@@ -105,20 +136,6 @@ func proofs() []proof {
 			alert: "FlotillaClockWrong", world: three,
 			fault: func(s *site) { s.c.Clock(1).Jump(5 * time.Minute) },
 			mend:  func(s *site) { s.c.Clock(1).Jump(-5 * time.Minute) },
-		},
-		{
-			alert: "FlotillaLeasesLost", world: three,
-			fault: func(s *site) {
-				_, rest := s.leader()
-				for range 3 {
-					s.c.Pause(rest[0])
-					s.until("its session ends", time.Minute, func() bool { return !s.present(rest[1], rest[0]) })
-					s.c.Resume(rest[0])
-					s.until("it has another one", time.Minute, func() bool { return s.present(rest[1], rest[0]) })
-					s.c.Settle()
-				}
-			},
-			clears: time.Hour/speed + patience, // it looks back for an hour
 		},
 		{
 			alert: "FlotillaSlowDisk", world: three,
@@ -208,22 +225,6 @@ func proofs() []proof {
 			fault: func(s *site) { s.down(true) },
 			mend:  func(s *site) { s.down(false) },
 		},
-		{
-			alert: "FlotillaBackupTooOld",
-			// The shortest interval is a minute.
-			replaced: map[string]string{"2 * flotilla_backup_interval_seconds": "1.2 * flotilla_backup_interval_seconds"},
-			world:    func(*testing.T) world { return world{backups: true} },
-			fault:    func(s *site) { s.store.fails.Store(true) },
-			mend:     func(s *site) { s.store.fails.Store(false) },
-			ripens:   72 * time.Second,
-			clears:   3 * time.Minute, // until it is tried again
-		},
-		{
-			alert:  "FlotillaNoBackup",
-			world:  func(*testing.T) world { return world{backups: true, full: true} },
-			mend:   func(s *site) { s.store.fails.Store(false) },
-			clears: 3 * time.Minute, // until it is tried again
-		},
 	}
 }
 
@@ -250,6 +251,7 @@ func TestProofs(t *testing.T) {
 	if !*long {
 		t.Skip("it takes minutes: it runs with -long")
 	}
+	t.Parallel()
 	command(t, "prometheus")
 	proven := map[string]bool{"FlotillaAddressConflict": true, "FlotillaVersionsDiffer": true} // have tests of their own
 	var mu sync.Mutex
@@ -311,6 +313,7 @@ func TestPlannedWork(t *testing.T) {
 	if !*long {
 		t.Skip("it takes a minute: it runs with -long")
 	}
+	t.Parallel()
 	for name, work := range map[string]func(s *site){
 		"restarts": func(s *site) {
 			for i := range s.c.Nodes {

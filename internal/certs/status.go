@@ -84,7 +84,8 @@ func suggestionOf(x *certmagic.Certificate) acme.RenewalInfo {
 func (t *nameTable) statuses() []Status {
 	t.mu.Lock()
 	all := make([]Status, 0, len(t.names))
-	for name, m := range t.names {
+	for _, name := range slices.Sorted(maps.Keys(t.names)) {
+		m := t.names[name]
 		s := Status{Domain: name, Err: m.err, Managed: m.err == nil, SelfSigned: m.none, Next: m.next}
 		if s.Err == nil {
 			s.Err = m.stale
@@ -95,7 +96,6 @@ func (t *nameTable) statuses() []Status {
 		all = append(all, s)
 	}
 	t.mu.Unlock()
-	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Domain, b.Domain) })
 	return all
 }
 

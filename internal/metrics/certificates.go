@@ -74,12 +74,19 @@ func (b *builder) certificates() {
 // first returns the certificates that have samples: those without one, then those that expire
 // first.
 func first(all []status.Certificate) []status.Certificate {
-	if len(all) > mostNames {
-		all = slices.Clone(all)
-		slices.SortStableFunc(all, func(a, b status.Certificate) int {
-			return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
-		})
-		all = all[:mostNames]
+	if len(all) <= mostNames {
+		return all
 	}
-	return all
+	order := make([]*status.Certificate, len(all))
+	for i := range all {
+		order[i] = &all[i]
+	}
+	slices.SortStableFunc(order, func(a, b *status.Certificate) int {
+		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
+	})
+	out := make([]status.Certificate, mostNames)
+	for i := range out {
+		out[i] = *order[i]
+	}
+	return out
 }
