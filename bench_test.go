@@ -293,8 +293,8 @@ func at(d []time.Duration, q float64) float64 {
 	return float64(d[min(len(d)-1, int(q*float64(len(d))))]) / 1e6
 }
 
-// BenchmarkScrape is what a node does for a request for its metrics, by how many names it serves. Of
-// each it has a certificate in memory.
+// BenchmarkScrape is what a node does for a request for its metrics, by the number of names that it
+// serves. It has a certificate for each.
 func BenchmarkScrape(b *testing.B) {
 	for _, size := range []int{10, 1000, 10_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {

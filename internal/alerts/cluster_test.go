@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -78,7 +79,8 @@ type world struct {
 func build(t *testing.T, w world) *site {
 	t.Helper()
 	s := &site{T: t, link: vip.NewMemory(), addr: netip.MustParsePrefix("192.0.2.100/24")}
-	s.name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())) + ".test"
+	// certmagic remembers in the whole process that a renewal of a name has failed.
+	s.name = fmt.Sprintf("%s-%d.test", strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), rand.Uint32())
 	if w.nodes == 0 {
 		w.nodes = 3
 	}

@@ -42,7 +42,8 @@ func TestAddressConflict(t *testing.T) {
 	})
 	prefix := netip.MustParsePrefix("10.77.0.51/24")
 	fleet := &labnode.Cluster{Lab: lab, Dir: t.TempDir(), Timing: flotilla.LAN, Units: labnode.Units{{prefix}}, Health: true}
-	s := setting{rules: faster(t, text(t), nil), listen: "127.0.0.1:9090"} // in the namespace of a client
+	// The Prometheus is in the namespace of a client.
+	s := setting{rules: faster(t, text(t), nil), listen: "127.0.0.1:9090"}
 	for i := range lab.Nodes {
 		if _, err := fleet.Start(i); err != nil {
 			t.Fatal(err)

@@ -204,7 +204,7 @@ func rulesOf(t *testing.T, text string) map[string]rule {
 	return serve(t, setting{rules: text, listen: free(t)}).rules()
 }
 
-// firing returns the names of the alerts that fire, and of those that will unless something changes.
+// firing returns the names of the alerts that fire, and of those that will soon.
 func (p *server) firing() (fires, pends []string) {
 	p.t.Helper()
 	var got struct {

@@ -19,8 +19,8 @@ var long = flag.Bool("long", false, "prove all alerts, which takes minutes")
 const (
 	// patience is how long after its `for` an alert may take.
 	patience = 30 * time.Second
-	// hold is how long a fault lasts at least. All but two rules wait for less than that, as they are
-	// evaluated here, so an alert that a fault fires besides its own is seen.
+	// hold is how long a fault lasts at least. All but two rules wait for less than that here, so an
+	// alert is seen that a fault fires besides its own.
 	hold = 35 * time.Second
 )
 
@@ -245,15 +245,16 @@ func overdue(by time.Duration) func(*site) {
 	}
 }
 
-// TestProofs runs a Prometheus beside real nodes. Each fault fires its alert, and no other one. When
-// it is mended the alert ends.
+// TestProofs runs a Prometheus beside real nodes. Each fault fires its alert, and no other one. The
+// alert ends when the fault is mended.
 func TestProofs(t *testing.T) {
 	if !*long {
 		t.Skip("it takes minutes: it runs with -long")
 	}
 	t.Parallel()
 	command(t, "prometheus")
-	proven := map[string]bool{"FlotillaAddressConflict": true, "FlotillaVersionsDiffer": true} // have tests of their own
+	// These two have tests of their own.
+	proven := map[string]bool{"FlotillaAddressConflict": true, "FlotillaVersionsDiffer": true}
 	var mu sync.Mutex
 	var table []string
 	t.Run("all", func(t *testing.T) {

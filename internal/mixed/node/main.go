@@ -30,7 +30,7 @@ type settings struct {
 	Peers                     []string
 	Addr, HTTPS, HTTP, Health string
 	Domain                    string
-	LAN                       bool // the timing; otherwise it is that of a WAN, which bears a busy machine
+	LAN                       bool // the timing; otherwise that of a WAN, which bears a busy machine
 }
 
 func main() {
