@@ -26,7 +26,7 @@ func (n *Node) Events(ctx context.Context) iter.Seq[event.Event] {
 // module metrics for a Prometheus registry.
 func (n *Node) Metrics() iter.Seq[metric.Family] {
 	in := &metrics.Input{
-		Now: n.clocks.Now(), Status: n.Status(), Build: diagnosis.OfBuild().Version, Go: runtime.Version(),
+		Now: n.clocks.Now(), Started: n.observer.Started, Status: n.Status(), Build: diagnosis.OfBuild().Version, Go: runtime.Version(),
 		Events: n.observer.Events.Counts(),
 	}
 	r, front, certs := n.replica, n.frontend.Meters(), n.certs.Meters()

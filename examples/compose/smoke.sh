@@ -2,21 +2,23 @@
 # It starts the example, injects each fault into each node, and checks the claims of README.md. It
 # exits with 0 only if all of them hold. It removes everything at the end, whatever happens.
 #
-#   smoke.sh                   everything once for each node, then the procedures, in three minutes
+#   smoke.sh                   everything once for each node, then the procedures, in four minutes
 #   smoke.sh -trials 20        only kill, stop, pause and disconnect, 20 times each, for figures
 #   smoke.sh -up 20            only from nothing to the first answer with a certificate, 20 times
 #   smoke.sh -idle             only the costs of an idle node
 #   smoke.sh -procedures       only the procedures of docs/operations.md, in 80 seconds
 #
 # It needs bash, Go, and a Docker engine with compose: the plugin, or docker-compose. COMPOSE names
-# another command. No image is pulled.
+# another command. No image is pulled. The alerts are tried with the Prometheus of this machine, if
+# there is one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 project=flotilla-smoke name=api.flotilla.test
 addrs4=(198.18.0.101 198.18.0.102 198.18.0.103)
 addrs6=(fd7a:f107:111a::101 fd7a:f107:111a::102 fd7a:f107:111a::103)
-export COMPOSE_PROJECT_NAME=$project FLOTILLA_TARGET=prebuilt BALANCER_PORT=0 # any port
+export COMPOSE_PROJECT_NAME=$project FLOTILLA_TARGET=prebuilt
+export BALANCER_PORT=0 PROMETHEUS_PORT=0 PROMETHEUS_IMAGE=flotilla-example-prometheus # any ports
 image=flotilla-example-tools:$FLOTILLA_TARGET
 tmp=$(mktemp -d)
 trials=0 ups=0 idle= only=
@@ -67,7 +69,7 @@ cleanup() {
 	fi
 	exec 7>&- 8<&-
 	docker rm -f $project-probe $project-ops >/dev/null 2>&1 || true
-	"${compose[@]}" --profile balancer --profile client --profile spare down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
+	"${compose[@]}" --profile balancer --profile client --profile observe --profile spare down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
 	docker image prune -f --filter label=flotilla.example=compose >/dev/null 2>&1 || true # images that compose has built twice
 	rm -rf "$tmp"
 	if [[ -n ${made_dist:-} ]]; then rm -rf dist; fi
@@ -231,6 +233,78 @@ procedures() {
 	done
 }
 
+# here says whether the engine is on this machine.
+here() { grep -q "$(id n1)" "/proc/$(docker inspect -f '{{.State.Pid}}' "$(id n1)")/cgroup" 2>/dev/null; }
+
+# health_ports checks who gets in at the health ports. The token is taken as README.md says.
+health_ports() {
+	local n page token
+	token=$(docker cp "$(id n1)":/token/health - | tar -xO)
+	for n in n1 n2 n3; do
+		for page in "" status metrics; do
+			get_is 401 "http://$(address_of $n):8081/$page"
+			get_is 200 "http://any:$token@$(address_of $n):8081/$page"
+		done
+	done
+	docker exec "$(id n1)" /api health >"$tmp/get" 2>&1 || broken "the health check of n1: $(<"$tmp/get")"
+	say "the health ports show nothing without the token"
+}
+get_is() { # status url
+	local got=200
+	dist/probe get "$2" >/dev/null 2>"$tmp/get" || got=$(<"$tmp/get")
+	[[ $got == "$1"* ]] || broken "${2/any:*@/}: $got, not $1"
+}
+
+# start_prometheus starts Prometheus, in an image that has nothing but the program of this machine
+# and its libraries. It sets prometheus to where it answers.
+start_prometheus() {
+	local program files
+	program=$(command -v prometheus) || true
+	# The files that compose mounts are on this machine.
+	if [[ -z $program ]] || ! here; then
+		say "the machine of the engine has no Prometheus, so the alerts are not tried"
+		return 0
+	fi
+	mapfile -t files < <({ echo "$program" && ldd "$program" 2>/dev/null | grep -o '/[^ ]*'; } | sort -u)
+	tar -ch -C / --transform="s,^${program#/}\$,bin/prometheus," "${files[@]#/}" |
+		docker import -c "LABEL flotilla.example=compose" - $PROMETHEUS_IMAGE >/dev/null
+	quiet "${compose[@]}" --profile observe up -d --no-deps prometheus
+	prometheus=http://$(docker port "$(id prometheus)" 9090/tcp)/api/v1
+}
+prom() { dist/probe get "$prometheus/$1" 2>&1; }
+alerts() { prom alerts | grep -oE '"(alertname|state)":"[^"]*"' | cut -d'"' -f4 | paste -sd' '; }
+
+# No alert, not even a pending one, while all nodes answer and all rules work. The nodes answered
+# two seconds ago, so the rules have been evaluated with that.
+no_alert() {
+	[[ $(prom 'query?query=sum(up%20offset%202s)') == *',"3"]'* ]] &&
+		(($(prom rules | grep -o '"health":"ok"' | wc -l) == $(grep -cE -- '- (alert|record):' ../../deploy/prometheus/alerts.yml))) &&
+		[[ -z $(alerts) ]]
+}
+at_risk() { [[ " $(alerts) " == *" FlotillaMajorityAtRisk pending "* ]]; }
+
+# expect waits for what Prometheus should say, if it is there.
+expect() { # check what
+	[[ -n $prometheus ]] || return 0
+	local start
+	start=$(now)
+	if within 30 "$1"; then
+		say "Prometheus: $2, after $(($(now) - start)) ms"
+	else
+		broken "Prometheus, not within 30 s: $2; alerts: $(alerts); $(prom targets)"
+	fi
+}
+
+# within repeats a check until it holds.
+within() { # seconds command...
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		((SECONDS < end)) || return 1
+		sleep 0.2
+	done
+}
+
 # figures prints median and maximum of the measurements.
 figures() {
 	local kind sorted
@@ -246,7 +320,7 @@ figures() {
 "${compose[@]}" version >/dev/null || { echo "there is no $COMPOSE" >&2 && exit 1; }
 say "compose: $("${compose[@]}" version --short), engine: $(docker version -f '{{.Server.Version}}')"
 docker rm -f $project-ops >/dev/null 2>&1 || true
-"${compose[@]}" --profile balancer --profile client --profile spare down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by a killed run
+"${compose[@]}" --profile balancer --profile client --profile observe --profile spare down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by a killed run
 
 [[ -d dist ]] || made_dist=1
 (cd ../.. && CGO_ENABLED=0 GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
@@ -304,12 +378,13 @@ elif ((trials > 0)); then
 else
 	# The host is also a client, if the engine is on it.
 	"${compose[@]}" exec -T ca /ca root >"$tmp/root.pem"
-	if grep -q "$(id n1)" "/proc/$(docker inspect -f '{{.State.Pid}}' "$(id n1)")/cgroup" 2>/dev/null; then
+	if here; then
 		for a in "${addrs4[@]}" "${addrs6[@]/#/[}"; do
 			[[ $a != \[* ]] || a+="]"
 			dist/probe get -roots "$tmp/root.pem" -at "$a:443" https://$name/ >/dev/null 2>"$tmp/get" || broken "from the host, $a: $(<"$tmp/get")"
 		done
 		say "the host gets an answer at each address"
+		health_ports
 	fi
 	for n in n1 n2 n3; do
 		for kind in kill stop pause disconnect; do suffer $kind $n; done
@@ -318,11 +393,14 @@ else
 		look "restart $n" spread restart "$start"
 	done
 
+	prometheus=
+	start_prometheus
 	quiet "${compose[@]}" --profile balancer up -d --no-deps balancer
 	client() { docker run --rm --network ${project}_lan --ip 198.18.0.250 --cap-drop ALL -v ${project}_trust:/trust:ro $image /probe "$@"; }
 	said=$(client count -roots /trust/root.pem -at 198.18.0.10:443 -n 30 https://$name/)
 	[[ $said == "requests=30 failed=0 nodes=n1,n2,n3 clients=198.18.0.250" ]] || broken "through the balancer: $said"
 	say "through the balancer: $said"
+	expect no_alert "three nodes answer, and no alert is there"
 	: >"$tmp/progress"
 	client count -roots /trust/root.pem -at 198.18.0.10:443 -n 100 https://$name/ >"$tmp/count" 2>"$tmp/progress" &
 	until grep -q "n2 answers" "$tmp/progress" || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
@@ -333,8 +411,10 @@ else
 	# A request that the node had when it died is lost, as with any balancer.
 	[[ $said =~ failed=[01]\ nodes=n1,n2,n3 ]] || broken "through the balancer, while n2 was killed: $said"
 	say "through the balancer, while n2 was killed: $said"
+	expect at_risk "the alert FlotillaMajorityAtRisk is pending"
 	quiet docker start "$(id n2)"
 	look "n2 is back" spread
+	expect no_alert "it has gone"
 	procedures
 fi
 

@@ -160,12 +160,6 @@ func (s *site) target(i int) {
 	}
 }
 
-// untarget has Prometheus forget the newest target.
-func (s *site) untarget() {
-	s.targets = s.targets[:len(s.targets)-1]
-	s.prom.watch(s.targets)
-}
-
 // watch starts the Prometheus. Nothing fires for a while.
 func (s *site) watch(replaced map[string]string) {
 	s.Helper()
@@ -183,8 +177,11 @@ func (s *site) until(what string, patience time.Duration, ok func() bool) time.D
 	began := time.Now()
 	for !ok() {
 		if time.Since(began) > patience {
-			fires, pends := s.prom.firing()
-			s.Fatalf("not within %v: %s; fires: %v, pending: %v", patience, what, fires, pends)
+			if s.prom != nil {
+				fires, pends := s.prom.firing()
+				s.Logf("firing: %v; pending: %v", fires, pends)
+			}
+			s.Fatalf("not within %v: %s", patience, what)
 		}
 		<-time.After(100 * time.Millisecond)
 	}
@@ -209,6 +206,17 @@ func (s *site) only(allowed ...string) []string {
 		}
 	}
 	return fires
+}
+
+// past checks that no alert but those allowed has fired since the Prometheus was started, also
+// between two looks.
+func (s *site) past(allowed ...string) {
+	s.Helper()
+	for _, name := range s.prom.fired() {
+		if !slices.Contains(allowed, name) {
+			s.Errorf("%s has fired, %v might", name, allowed)
+		}
+	}
 }
 
 // leader returns the leader, and the others in order.

@@ -96,8 +96,8 @@ func documented(t *testing.T) map[string]string {
 	return types
 }
 
-// metricName matches the names of metrics in a text.
-const metricName = `\bflotilla_[a-z_]+`
+// metricName matches the names of metrics in a text, and of what rules record.
+const metricName = `(?:[a-z]+:)?\bflotilla_[a-z_]+(?::[a-z0-9]+)?`
 
 // family returns the metric of a name in an expression: a histogram has more names than its own.
 func family(types map[string]string, name string) string {
@@ -109,9 +109,13 @@ func family(types map[string]string, name string) string {
 	return name
 }
 
-// strangers returns the names of metrics in a text that nodes do not have.
+// strangers returns the names of metrics in a text that nodes do not have, and that the text does
+// not record.
 func strangers(types map[string]string, text string) (names []string) {
 	for _, name := range regexp.MustCompile(metricName).FindAllString(text, -1) {
+		if strings.Contains(text, "record: "+name+"\n") {
+			continue
+		}
 		if name = family(types, name); types[name] == "" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -460,7 +464,8 @@ func (s *site) everything() {
 		refused, _ := s.prom.samples(`flotilla_peer_rejected_total`)
 		return waits > 0 && refused > 0
 	})
-	s.untarget()
+	s.targets = s.targets[:i]
+	s.prom.watch(s.targets)
 	s.c.Kill(i)
 
 	for _, i := range rest {

@@ -23,8 +23,9 @@ import (
 // in them is divided by it. Scrapes come each second, and not each half minute.
 const speed = 30
 
-// rule is an alert as Prometheus reads it.
+// rule is a rule as Prometheus reads it.
 type rule struct {
+	Type        string            `json:"type"`
 	Name        string            `json:"name"`
 	Query       string            `json:"query"`
 	Duration    float64           `json:"duration"` // seconds
@@ -181,7 +182,7 @@ func (p *server) ask(path string, data any) {
 	}
 }
 
-// rules returns the rules. It is an error of the test if one cannot be evaluated.
+// rules returns the alerts. It is an error of the test if a rule cannot be evaluated.
 func (p *server) rules() map[string]rule {
 	p.t.Helper()
 	var got struct{ Groups []struct{ Rules []rule } }
@@ -192,7 +193,9 @@ func (p *server) rules() map[string]rule {
 			if r.LastError != "" {
 				p.t.Errorf("%s cannot be evaluated: %s", r.Name, r.LastError)
 			}
-			all[r.Name] = r
+			if r.Type == "alerting" {
+				all[r.Name] = r
+			}
 		}
 	}
 	return all
@@ -229,6 +232,19 @@ func (p *server) firing() (fires, pends []string) {
 	slices.Sort(fires)
 	slices.Sort(pends)
 	return slices.Compact(fires), slices.Compact(pends)
+}
+
+// fired returns the names of the alerts that have fired within the last hour.
+func (p *server) fired() (names []string) {
+	p.t.Helper()
+	var got struct {
+		Result []struct{ Metric map[string]string }
+	}
+	p.ask("query?query="+url.QueryEscape(`count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1h]))`), &got)
+	for _, r := range got.Result {
+		names = append(names, r.Metric["alertname"])
+	}
+	return names
 }
 
 // samples returns how many samples an expression has, and their greatest value.

@@ -47,6 +47,36 @@ func proofs() []proof {
 			clears: 3 * time.Minute, // until it is tried again
 		},
 		{
+			// A renewal is due now. The certificate still has an hour.
+			alert: "FlotillaOrdersRefused", world: short,
+			fault: func(s *site) {
+				s.due(0)
+				s.answer(func(r testca.Request) *testca.Refusal {
+					if r.Op == testca.NewOrder {
+						return testca.Problem(http.StatusForbidden, "rejectedIdentifier", "no", "")
+					}
+					return nil
+				})
+			},
+			mend:   (*site).relent,
+			clears: 3 * time.Minute, // until the order is tried again
+		},
+		{
+			alert: "FlotillaNodeRestarts", world: three,
+			fault: func(s *site) {
+				seen := fmt.Sprintf("changes(flotilla_start_timestamp_seconds{instance=%q}[1h])", s.targets[2])
+				for i := range 4 {
+					s.c.Kill(2)
+					s.again(2)
+					s.until("Prometheus has seen it", time.Minute, func() bool {
+						_, n := s.prom.samples(seen)
+						return n == float64(i+1)
+					})
+				}
+			},
+			clears: time.Hour/speed + patience, // it looks back for an hour
+		},
+		{
 			alert: "FlotillaLeasesLost", world: three,
 			fault: func(s *site) {
 				_, rest := s.leader()
@@ -61,9 +91,23 @@ func proofs() []proof {
 			clears: time.Hour/speed + patience, // it looks back for an hour
 		},
 		{
+			alert: "FlotillaSlowDisk", world: three,
+			fault: func(s *site) {
+				leader, rest := s.leader()
+				s.c.Disk(rest[0]).Slow(700 * time.Millisecond)
+				s.load(leader)
+			},
+			mend: func(s *site) {
+				for i := range s.c.Nodes {
+					s.c.Disk(i).Slow(0)
+				}
+			},
+			clears: 30*time.Minute/speed + patience, // it looks back for half an hour
+		},
+		{
 			alert: "FlotillaBackupTooOld",
 			// The shortest interval is a minute.
-			replaced: map[string]string{"2 * flotilla_backup_interval_seconds": "1.2 * flotilla_backup_interval_seconds"},
+			replaced: map[string]string{"> on (job) 2 * max": "> on (job) 1.2 * max"},
 			world:    func(*testing.T) world { return world{backups: true} },
 			fault:    func(s *site) { s.store.fails.Store(true) },
 			mend:     func(s *site) { s.store.fails.Store(false) },
@@ -93,6 +137,7 @@ func proofs() []proof {
 		},
 		{
 			// A node with another secret finds no cluster.
+			// It has another secret, and so finds no cluster.
 			alert: "FlotillaNodeNotReady", world: three,
 			fault: func(s *site) {
 				i := s.c.Add(func(_ int, cfg *flotilla.Config) {
@@ -100,7 +145,17 @@ func proofs() []proof {
 				})
 				s.target(i)
 			},
-			mend: func(s *site) { s.untarget(); s.c.Kill(3) },
+			mend: func(s *site) {
+				s.c.Kill(3)
+				s.c.Wipe(3)
+				s.c.Config(3).Secrets = s.c.Config(0).Secrets
+				s.again(3)
+			},
+		},
+		{
+			alert: "FlotillaNotScraped", world: three,
+			fault: func(s *site) { s.prom.watch(append(s.targets, free(s.T))) },
+			mend:  func(s *site) { s.prom.watch(s.targets) },
 		},
 		{
 			alert: "FlotillaNodeFailed", world: three,
@@ -138,19 +193,6 @@ func proofs() []proof {
 			mend:  func(s *site) { s.c.Clock(1).Jump(-5 * time.Minute) },
 		},
 		{
-			alert: "FlotillaSlowDisk", world: three,
-			fault: func(s *site) {
-				leader, rest := s.leader()
-				s.c.Disk(rest[0]).Slow(700 * time.Millisecond)
-				s.load(leader)
-			},
-			mend: func(s *site) {
-				for i := range s.c.Nodes {
-					s.c.Disk(i).Slow(0)
-				}
-			},
-		},
-		{
 			// A log of 12 MiB, and a limit that is below that: a real one stays below 32 MiB.
 			alert: "FlotillaLogTooLong", world: three,
 			replaced: map[string]string{"67108864 + 2 *": "6291456 + 2 *"},
@@ -185,7 +227,7 @@ func proofs() []proof {
 		{
 			alert:    "FlotillaRenewalCheckStalled",
 			world:    short,
-			replaced: map[string]string{"seconds > 1800": "seconds > 6"}, // it looks each second
+			replaced: map[string]string{"seconds > 14400": "seconds > 6"}, // it looks each second
 			fault: func(s *site) {
 				s.gate.close()
 				s.answer(func(r testca.Request) *testca.Refusal {
@@ -196,21 +238,6 @@ func proofs() []proof {
 				})
 			},
 			mend: (*site).relent,
-		},
-		{
-			// A renewal is due now. The certificate still has an hour.
-			alert: "FlotillaOrdersRefused", world: short,
-			fault: func(s *site) {
-				s.due(0)
-				s.answer(func(r testca.Request) *testca.Refusal {
-					if r.Op == testca.NewOrder {
-						return testca.Problem(http.StatusForbidden, "rejectedIdentifier", "no", "")
-					}
-					return nil
-				})
-			},
-			mend:   (*site).relent,
-			clears: 3 * time.Minute, // until the order is tried again
 		},
 		{
 			alert: "FlotillaSelfSigned",
@@ -305,6 +332,7 @@ func (p proof) prove(s *site) string {
 	ended := time.Since(mended)
 	s.calm(3 * time.Second)
 	s.prom.rules()
+	s.past(p.alert)
 	return fmt.Sprintf("%-32s made in %4.1f  fires after %5.1f  waits %5.1f  ends after %5.1f",
 		p.alert, made.Seconds(), fired.Seconds(), wait.Seconds(), ended.Seconds())
 }
@@ -329,8 +357,26 @@ func TestPlannedWork(t *testing.T) {
 				s.again(leader)
 			}
 		},
+		"joining and leaving": func(s *site) {
+			i := s.c.Add(func(_ int, cfg *flotilla.Config) {
+				cfg.Drain.Grace, cfg.TLS.Configure = -1, s.ca.Configure
+				cfg.Backups = flotilla.Backups{Store: &s.store, Every: time.Minute}
+			})
+			s.target(i)
+			s.c.Settle()
+			s.until("it is watched", time.Minute, func() bool {
+				n, _ := s.prom.samples("flotilla_ready == 1")
+				return n == 4
+			})
+			s.c.Leave(i)
+			s.prom.watch(s.targets[:i])
+		},
 		"moves": func(s *site) {
 			for i := range 6 {
+				s.until("two wait for the address", time.Minute, func() bool {
+					roles := s.c.Nodes[0].Status().Roles
+					return len(roles) == 1 && roles[0].Waiting == 2
+				})
 				to := s.c.Config(i % 3).Name
 				if err := s.c.Nodes[0].Move(s.Context(), "vip/"+s.addr.Addr().String(), to); err != nil {
 					s.Errorf("the move to %s: %v", to, err)
@@ -340,26 +386,12 @@ func TestPlannedWork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := build(t, world{})
+			s := build(t, world{authority: true, backups: true})
 			s.watch(nil)
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				work(s)
-			}()
-			for working := true; working; {
-				select {
-				case <-done:
-					working = false
-				case <-time.After(200 * time.Millisecond):
-					if fires, _ := s.prom.firing(); len(fires) > 0 {
-						t.Errorf("%v fire", fires)
-						<-done
-						return
-					}
-				}
-			}
+			work(s)
 			s.calm(hold)
+			s.prom.rules()
+			s.past()
 		})
 	}
 }

@@ -52,7 +52,7 @@ func TestRules(t *testing.T) {
 // A test of the rules that expects something else fails.
 func TestRulesCanFail(t *testing.T) {
 	dir := t.TempDir()
-	const dead = `labels: '{alertname="FlotillaDown"}', value: 1`
+	const dead = `labels: '{alertname="FlotillaNodeRestarts"}', value: 1`
 	tests := read(t, "deploy/prometheus/alerts_test.yml")
 	if strings.Count(tests, dead) != 1 {
 		t.Fatalf("%q is not there once", dead)
@@ -65,7 +65,7 @@ func TestRulesCanFail(t *testing.T) {
 		}
 	}
 	out, err := promtool(t, "test", "rules", filepath.Join(dir, "alerts_test.yml"))
-	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, `got: {alertname="FlotillaDown"} 1E+00`) {
+	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, `got: {alertname="FlotillaNodeRestarts"} 1E+00`) {
 		t.Errorf("%v:\n%s", err, out)
 	}
 }

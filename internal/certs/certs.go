@@ -217,6 +217,7 @@ func (c *Certs) OnDemand() (first []Status, all int) {
 	for i := range first {
 		if found := c.loader.matching(first[i].Domain); len(found) > 0 {
 			first[i].plan(found, c.loader.config, c.handshakes.staples)
+			first[i].refused(c.orders.backoff)
 		}
 	}
 	return first, all

@@ -61,7 +61,7 @@ func (b *builder) certificates() {
 	b.add(metric.Gauge, "certificate_not_after_timestamp_seconds", "When the certificate expires. The 100 that expire first have samples.",
 		[]string{"name", "issuer"}, notAfter...)
 	b.add(metric.Gauge, "certificate_renewal_timestamp_seconds", "When the certificate is to be renewed.", name, renewal...)
-	b.add(metric.Gauge, "certificate_self_signed", "1 if clients get a self-signed certificate, because the authority has never answered.", name, self...)
+	b.add(metric.Gauge, "certificate_self_signed", "1 if clients get a self-signed certificate, because the authority has never issued one.", name, self...)
 	b.add(metric.Gauge, "ocsp_next_update_timestamp_seconds", "Until when the stapled OCSP answer is valid.", name, ocsp...)
 	b.add(metric.Gauge, "order_next_timestamp_seconds", "When an order that failed is tried again.", name, next...)
 	b.add(metric.Gauge, "order_failures", "Orders that the authority has refused since the last one that it did not refuse.", name, failures...)

@@ -13,6 +13,9 @@ type Input struct {
 	// Now is the time of the node's wall clock.
 	Now time.Time
 
+	// Started is when the node was opened.
+	Started time.Time
+
 	// Status is the node's status.
 	Status status.Status
 

@@ -15,6 +15,7 @@ func (b *builder) node() {
 		metric.Sample{Values: []string{b.in.Build, b.in.Go}, Value: 1})
 	b.add(metric.Gauge, "node_info", "Always 1. The labels are the node's name, its ID and that of its cluster.", []string{"name", "id", "cluster"},
 		metric.Sample{Values: []string{s.Name, s.ID, s.Cluster}, Value: 1})
+	b.moment("start_timestamp_seconds", "When the node was opened.", b.in.Started)
 	b.truth("ready", "1 if the node is a member, has a lease and is current.", s.Ready)
 	b.truth("draining", "1 if the node is to get no new clients: it shuts down, or an operator has drained it.", s.Draining)
 	b.truth("failed", "1 if the node takes no part in its cluster because of an error, such as a failing disk.", s.Err != "")

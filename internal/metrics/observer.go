@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/event"
 	"github.com/flotilla-ha/flotilla/hold"
@@ -20,6 +21,9 @@ type Observer struct {
 	// Events are those of the node.
 	Events *events.Log
 
+	// Started is when the node was opened, by the clock of the machine.
+	Started time.Time
+
 	changes meter.Counters // of roles, by role and cause
 	vips    meter.Counters // by address and kind of event
 
@@ -29,7 +33,7 @@ type Observer struct {
 
 // NewObserver returns an Observer that has seen nothing but the events of the Log.
 func NewObserver(log *events.Log) *Observer {
-	return &Observer{Events: log, addresses: make(map[string]hold.Addresses)}
+	return &Observer{Events: log, Started: time.Now(), addresses: make(map[string]hold.Addresses)}
 }
 
 // News takes what entries did, and counts the roles that the node self has got.
