@@ -1,6 +1,7 @@
 package alerts_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -55,9 +56,9 @@ func TestAddressConflict(t *testing.T) {
 		_, err := client.Start(cmd)
 		return err
 	}
-	s.dial = func(network, addr string) (conn net.Conn, err error) {
+	s.dial = func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 		err = client.Do(func() error {
-			conn, err = net.Dial(network, addr)
+			conn, err = new(net.Dialer).DialContext(ctx, network, addr)
 			return err
 		})
 		return conn, err

@@ -1,6 +1,7 @@
 package alerts_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ type setting struct {
 
 	// start starts the command somewhere else than here, and dial connects to it. Nil: here.
 	start func(*exec.Cmd) error
-	dial  func(network, addr string) (net.Conn, error)
+	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // serve starts a Prometheus that asks the targets each second, as the job "test".
@@ -128,7 +129,7 @@ func serve(t *testing.T, s setting) *server {
 		t.Fatal(err)
 	}
 	if s.dial != nil {
-		p.client.Transport = &http.Transport{Dial: s.dial}
+		p.client.Transport = &http.Transport{DialContext: s.dial}
 	}
 	for began := time.Now(); ; <-time.After(50 * time.Millisecond) {
 		_, err := p.get("/-/ready")
