@@ -32,6 +32,11 @@ func checkHostPort(addr string) error {
 // port is an address to listen on, and its field of Config.
 type port struct{ field, addr string }
 
+// ports returns the addresses to listen on.
+func (c *Config) ports() []port {
+	return []port{{"Addr", c.Addr}, {"HTTPSAddr", c.HTTPSAddr}, {"HTTPAddr", c.HTTPAddr}, {"HealthAddr", c.HealthAddr}}
+}
+
 // checkPorts checks the form of the addresses to listen on, and that no two are the same.
 func checkPorts(all []port) error {
 	taken := make(map[string]string)

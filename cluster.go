@@ -60,6 +60,8 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err := cfg.prepare(ctx); err != nil {
 		return nil, err
 	}
+	token := cfg.HealthToken
+	cfg.token, cfg.HealthToken = func() string { return token }, ""
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.hooks.Rate), life: lifecycle.New(), store: applied.New()}
 	n.peers = peers.NewTable(n.store)
 	n.records.feed = changes.New(n.store)

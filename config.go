@@ -209,10 +209,11 @@ type Config struct {
 	// ports itself.
 	Listen func(network, addr string) (net.Listener, error)
 
-	dev      bool        // development mode; complete sets it before it adds a secret
-	ownDials bool        // PeerDial is that of complete
-	hooks    hooks.Hooks // of tests
-	supports uint64      // the newest cluster version, for tests; 0: state.Version
+	dev      bool          // development mode; complete sets it before it adds a secret
+	ownDials bool          // PeerDial is that of complete
+	hooks    hooks.Hooks   // of tests
+	token    func() string // of an open node: HealthToken, where fmt does not see it
+	supports uint64        // the newest cluster version, for tests; 0: state.Version
 	// changes the Config of the certificates, for tests; nil: not called
 	certs func(*certs.Config)
 }
@@ -382,7 +383,8 @@ func (c Config) WithDefaults() (Config, error) {
 	return c, err
 }
 
-// Format prints c without its HealthToken, for every verb. Secrets print their fingerprints.
+// Format prints c without its HealthToken, for every verb. Secrets print their fingerprints. fmt
+// does not call it for a Config in an unexported field of another type.
 func (c Config) Format(f fmt.State, verb rune) {
 	type plain Config // without this method
 	if c.HealthToken != "" {
@@ -490,10 +492,13 @@ func (c *Config) complete() error {
 			c.HTTPAddr = "127.0.0.1:8080"
 		}
 	}
-	if err := checkPorts([]port{{"Addr", c.Addr}, {"HTTPSAddr", c.HTTPSAddr}, {"HTTPAddr", c.HTTPAddr}, {"HealthAddr", c.HealthAddr}}); err != nil {
+	if err := checkPorts(c.ports()); err != nil {
 		return err
 	}
 	c.HealthAddr = orLoopback(c.HealthAddr)
+	if err := checkPorts(c.ports()); err != nil {
+		return err
+	}
 	if err := healthauth.Check(c.HealthToken); c.HealthToken != "" && err != nil {
 		return &ConfigError{Field: "HealthToken", Reason: "it cannot be used", Err: err}
 	}

@@ -41,14 +41,14 @@ func (n *Node) Health() http.Handler {
 			no = "drained"
 		case s.Draining:
 			no = "draining"
-		case s.Err != "" && n.cfg.HealthToken != "":
+		case s.Err != "" && n.cfg.token() != "":
 			no = "failed; /status says why"
 		case s.Err != "":
 			no = s.Err
 		}
 		say(w, s.Ready && !s.Draining, "ready", no)
 	})
-	open.Handle("/", healthauth.Require(n.cfg.HealthToken, closed))
+	open.Handle("/", healthauth.Require(n.cfg.token(), closed))
 	closed.Handle("/", page.New(page.Config{
 		Look:    func(ctx context.Context) (*view.Cluster, error) { return view.New(n.ops.Status(ctx)) },
 		Events:  func(ctx context.Context) []event.Event { return n.ops.Events(ctx) },

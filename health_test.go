@@ -23,6 +23,9 @@ func TestHealthToken(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) { c.HealthToken = token })
+		if nodes[0].cfg.HealthToken != "" {
+			t.Error("who prints a Node prints the token")
+		}
 		h := nodes[0].Health()
 		ask := func(method, path string, change func(*http.Request)) (int, string) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // updates do not end by themselves

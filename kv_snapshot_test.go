@@ -23,7 +23,9 @@ func TestKVWatchOverASnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logs := new(logText)
 		net := simnet.New()
-		nodes := trio(t, net, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(logs, nil)) })
+		nodes := trio(t, net, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
 		_, others := leaderOf(t, nodes)
 		writer, cut := others[0], others[1]
 		put := func(key, value string) {

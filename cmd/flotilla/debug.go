@@ -96,7 +96,7 @@ func (d *debugRun) run(ctx context.Context, out string) error {
 	for _, s := range secrets {
 		raw, texts = append(raw, s[:]), append(texts, s.Encode())
 	}
-	if token := d.env.Getenv("FLOTILLA_HEALTH_TOKEN"); token != "" {
+	if token := d.healthToken(); token != "" {
 		raw, texts = append(raw, []byte(token)), append(texts, token)
 	}
 	name := "flotilla-debug-" + d.now.Format("20060102-150405")
@@ -224,6 +224,15 @@ func (d *debugRun) environment() map[string]string {
 		}
 	}
 	return all
+}
+
+// healthToken returns the token of the health port that the environment names, if it can be read.
+func (d *debugRun) healthToken() string {
+	if file := d.env.Getenv("FLOTILLA_HEALTH_TOKEN_FILE"); file != "" {
+		text, _ := os.ReadFile(file)
+		return strings.TrimSpace(string(text))
+	}
+	return d.env.Getenv("FLOTILLA_HEALTH_TOKEN")
 }
 
 // nodeVariables returns the variables that flotilla.ConfigFromEnv reads.

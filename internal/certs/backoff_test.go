@@ -243,17 +243,19 @@ func TestRefusedRenewalIsTheClusters(t *testing.T) {
 	node().Fail(t.Context(), "a.example", errInjected, backoff.Failure{})
 	for name, test := range map[string]struct {
 		domain string
+		from   time.Duration // of its validity, from now
 		due    time.Duration // before now
 		known  error
 		want   string
 	}{
-		"due":             {"a.example", time.Minute, nil, "there is no newer certificate: " + errInjected.Error()},
-		"not due":         {"a.example", -time.Minute, nil, ""},
-		"due, not asked":  {"b.example", time.Minute, nil, ""},
-		"known otherwise": {"a.example", time.Minute, errNotValid, errNotValid.Error()},
+		"due":             {"a.example", -time.Hour, time.Minute, nil, "there is no newer certificate: " + errInjected.Error()},
+		"not due":         {"a.example", -time.Hour, -time.Minute, nil, ""},
+		"due, not asked":  {"b.example", -time.Hour, time.Minute, nil, ""},
+		"of an older one": {"a.example", time.Minute, time.Minute, nil, ""},
+		"known otherwise": {"a.example", -time.Hour, time.Minute, errNotValid, errNotValid.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := Status{Domain: test.domain, Renewal: time.Now().Add(-test.due), Err: test.known}
+			s := Status{Domain: test.domain, NotBefore: time.Now().Add(test.from), Renewal: time.Now().Add(-test.due), Err: test.known}
 			s.refused(node())
 			got := ""
 			if s.Err != nil {

@@ -197,6 +197,9 @@ func (o *orderer) obtained(ctx context.Context, name, issuer, place string) {
 	}
 	o.loader.ordered(name, serial)
 	o.count(order, []string{issuer}, "ok")
+	if all := o.loader.config.Issuers; len(all) > 1 && all[0].IssuerKey() != issuer {
+		o.log.Warn("the first authority has given no certificate; another one has", "domain", name, "issuer", issuer)
+	}
 	switch {
 	case attemptOf(ctx).fresh: // package rekey logs it
 	case order.again:

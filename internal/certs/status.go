@@ -130,7 +130,7 @@ func (s *Status) refused(pauses *backoff.Backoff) {
 		return
 	}
 	x, left := pauses.Get(backoff.OfName(s.Domain))
-	if x.Failures == 0 {
+	if x.Failures == 0 || x.At.Before(s.NotBefore) {
 		return
 	}
 	s.Err, s.Failures = fmt.Errorf("there is no newer certificate: %s", x.Err), x.Failures

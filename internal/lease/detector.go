@@ -88,7 +88,7 @@ func (d *detector) evaluate(ctx context.Context, term Term, now, awake time.Time
 			about:  subject{holdDown: h},
 			change: state.ExpireHoldDown{Role: h.role, Began: h.began, After: after},
 			why:    "a role is free: what its last holder left cannot be seen any more",
-			attrs:  []any{"role", strings.TrimPrefix(h.role, keyspace.RolePrefix), "since entry", h.began},
+			attrs:  []any{"role", strings.TrimPrefix(h.role, keyspace.RolePrefix), "entry", h.began},
 		})
 	})
 	d.voter.observeSessions(s) // SessionsChanged may be about to be called

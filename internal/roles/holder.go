@@ -119,9 +119,9 @@ func (h *Holder) Begin(ctx context.Context, claim state.ClaimRole, ref state.Ref
 	}
 	h.OnClaims(h.cfg.Store.State(), []state.Ref{ref})
 	if role, ok := strings.CutPrefix(t.key, keyspace.RolePrefix); ok {
-		h.cfg.Log.Info("this node holds a role", "role", role, "since entry", index)
+		h.cfg.Log.Info("this node holds a role", "role", role, "entry", index)
 	} else {
-		h.cfg.Log.Debug("this node holds a lock", "what", t.key, "since entry", index)
+		h.cfg.Log.Debug("this node holds a lock", "what", t.key, "entry", index)
 	}
 	return t, true
 }

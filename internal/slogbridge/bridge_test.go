@@ -131,12 +131,14 @@ func TestHclogBridge(t *testing.T) {
 			l.Warn("failed to contact quorum of nodes, stepping down")
 			l.Warn("failed to contact", "time", time.Second)
 			l.Error("failed to heartbeat to", "peer", "x")
+			l.Error("failed to appendEntries to", "peer", "x")
 			l.Error("failed to commit logs")
 		}, "level=DEBUG msg=\"heartbeat timeout reached, starting election\" last-leader-id=x\n" +
 			"level=DEBUG msg=\"Election timeout reached, restarting election\"\n" +
 			"level=DEBUG msg=\"failed to contact quorum of nodes, stepping down\"\n" +
 			"level=DEBUG msg=\"failed to contact\" time=1s\n" +
 			"level=DEBUG msg=\"failed to heartbeat to\" peer=x\n" +
+			"level=WARN msg=\"failed to appendEntries to\" peer=x\n" +
 			"level=ERROR msg=\"failed to commit logs\"\n"},
 		{"a follower that needs a snapshot", func(l hclog.Logger) {
 			l.Error("failed to get log", "index", 1, "error", raft.ErrLogNotFound)

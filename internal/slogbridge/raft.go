@@ -55,12 +55,14 @@ func raftLevel(level hclog.Level, msg string) slog.Level {
 		for _, own := range []string{
 			"peer has newer term", // "this node leads no more"
 			// "other nodes cannot be reached", with each peer's error, and "the cluster has no leader"
-			"failed to heartbeat to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
-			"failed to start pipeline replication to",
-			"failed to appendEntries to"} { // a peer that refuses them has an error in its own log
+			"failed to heartbeat to", "failed to make requestVote RPC", "failed to start pipeline replication to"} {
 			if strings.HasPrefix(msg, own) {
 				return slog.LevelDebug
 			}
+		}
+		// The peer may be reached, and not take what is sent.
+		if strings.HasPrefix(msg, "failed to pipeline appendEntries") || strings.HasPrefix(msg, "failed to appendEntries to") {
+			return slog.LevelWarn
 		}
 		return slog.LevelError
 	}
@@ -69,6 +71,7 @@ func raftLevel(level hclog.Level, msg string) slog.Level {
 
 // aboutPeer reports whether a line of raft is about a peer that it cannot reach.
 func aboutPeer(msg string) bool {
-	return slices.ContainsFunc([]string{"failed to send snapshot to", "failed to install snapshot", "failed to send timeout now"},
+	return slices.ContainsFunc([]string{"failed to send snapshot to", "failed to install snapshot", "failed to send timeout now",
+		"failed to pipeline appendEntries", "failed to appendEntries to"},
 		func(part string) bool { return strings.HasPrefix(msg, part) })
 }

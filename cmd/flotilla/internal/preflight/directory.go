@@ -30,6 +30,7 @@ const (
 
 // secret looks at the file of the secrets.
 func (c *checker) secret(context.Context) {
+	c.token()
 	if c.dev {
 		return
 	}
@@ -46,6 +47,17 @@ func (c *checker) secret(context.Context) {
 		}
 	}
 	c.ok("secret", "%s", text)
+}
+
+// token looks at the file of the health port's token.
+func (c *checker) token() {
+	file := c.o.Getenv("FLOTILLA_HEALTH_TOKEN_FILE")
+	if file == "" {
+		return
+	}
+	if fi, err := os.Stat(file); err == nil && fi.Mode().IsRegular() && exposed(fi) {
+		c.warn("health token", "chmod 600 "+file, "users other than the owner may read %s", file)
+	}
 }
 
 // directory looks at the data directory, and at the disk that it is on.

@@ -39,7 +39,7 @@ func (c *checker) ports(ctx context.Context) {
 		}
 	}
 	if c.cfg.HealthAddr != "" {
-		if l := c.listen("port for health", c.cfg.HealthAddr); l != nil {
+		if l := c.listen(healthPort, c.cfg.HealthAddr); l != nil {
 			l.Close()
 		}
 	}
@@ -60,6 +60,9 @@ func (c *checker) listen(item, addr string) net.Listener {
 	return nil
 }
 
+// healthPort is the item of the health port.
+const healthPort = "port for health"
+
 // fault says why nobody can listen at an address.
 func (c *checker) fault(item, addr string, err error) {
 	// What is wrong, and behind a semicolon or a colon what to do.
@@ -69,6 +72,9 @@ func (c *checker) fault(item, addr string, err error) {
 	}
 	if remedy == "" {
 		remedy = "give an address of this machine, as host:port, or only :port"
+		if item == healthPort { // only :port is loopback
+			remedy = "give an address of this machine, as host:port, or 0.0.0.0:port for all of them"
+		}
 	}
 	var op *net.OpError
 	var call *os.SyscallError

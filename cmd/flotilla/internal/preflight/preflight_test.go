@@ -72,6 +72,9 @@ func TestVariables(t *testing.T) {
 	}{
 		{"all are well", map[string]string{"SECRETS": secret}, "variables", OK, "have the right form"},
 		{"the health port is for this machine", map[string]string{"SECRETS": secret}, "port for health", OK, "can listen at 127.0.0.1:0"},
+		{"the health port's two forms", map[string]string{"SECRETS": secret, "HEALTH_ADDR": ":1", "HTTP_ADDR": "127.0.0.1:1"}, "variables", Failure, "Config.HealthAddr: it is 127.0.0.1:1, as HTTPAddr is"},
+		{"a foreign health address", map[string]string{"SECRETS": secret, "HEALTH_ADDR": "192.0.2.1:1"}, "port for health", Failure, "or 0.0.0.0:port for all of them"},
+		{"the health token's file is open", map[string]string{"SECRETS": secret, "HEALTH_TOKEN": "", "HEALTH_TOKEN_FILE": secretFile(t, secret, 0o644)}, "health token", Warning, "chmod 600"},
 		{"a short health token", map[string]string{"SECRETS": secret, "HEALTH_TOKEN": "t0ken"}, "variables", Failure, "FLOTILLA_HEALTH_TOKEN holds no token that can be used"},
 		{"misspelt", map[string]string{"SECRETS": secret, "ADRR": ":1"}, "variables", Failure, "FLOTILLA_ADRR is not known; is FLOTILLA_ADDR meant?"},
 		{"an authority with a password", map[string]string{"SECRETS": secret, "ACME_CA": "https://user:t0ken@ca.test/dir"}, "variables", Failure, "must be the https URL"},

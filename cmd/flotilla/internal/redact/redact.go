@@ -77,9 +77,14 @@ func rules() []rule {
 		{find: regexp.MustCompile(`(?i)\b(bearer|basic)\s+[^\s"',;]+`), replace: "$1 " + Mark},
 		{find: regexp.MustCompile(`(?i)([\w.-]*(?:secret|passw|passphrase|token|api[_-]?key|access[_-]?key|hmac|credential|private[_-]?key|authorization)[\w.-]*["']?\s*[:=]\s*["']?)([^\s"',;&]+)`), replace: "$1" + Mark},
 		// Behind the slash is the name of an account's file, which repeats a part of the address.
-		{find: regexp.MustCompile(`[\w.%+-]+@[\w.-]*\w\.[A-Za-z]{2,}(?:/[\w.%+-]+)?`), replace: Mark},
+		{find: regexp.MustCompile(`[\w.%+-]*[A-Za-z][\w.%+-]*@[\w.-]*\w\.[A-Za-z]{2,}(?:/[\w.%+-]+)?`), replace: Mark, keep: unit},
 		{find: regexp.MustCompile(`[A-Za-z0-9+/_-]{43,}={0,2}`), replace: Mark, keep: ordinary},
 	}
+}
+
+// unit reports whether a word is the name of a unit of systemd, which may have an @ too.
+func unit(word string) bool {
+	return strings.HasSuffix(word, ".service") || strings.HasSuffix(word, ".socket")
 }
 
 // ordinary reports whether a long word is no random one: it has no digit, no letter, or it is the

@@ -35,6 +35,8 @@ func TestText(t *testing.T) {
 		{"an account", "load acme/ca.test-directory/users/jo@example.com/jo.json: gone", "load acme/ca.test-directory/users/" + Mark + ": gone"},
 
 		{"a floating address", "192.0.2.100/24@eth0 is at n1", ""},
+		{"a floating address on a bridge", "192.0.2.100/24@br0.lan and fd00::1/64@br0.lan", ""},
+		{"a unit", "the unit api@n1.service has ended", ""},
 		{"a module", "github.com/caddyserver/certmagic@v0.25.1 is linked", ""},
 		{"a node", "the node 8f92ea7c0077aba30a58e97c21c3ceb4 at 10.0.0.1:7373", ""},
 		{"a fingerprint", "it has another cluster secret (its key ID 7bf2c2414f7e4a41, ours 7bf2c2414f7e4a42)", ""},
