@@ -99,7 +99,7 @@ func TestVersionsDiffer(t *testing.T) {
 			}
 		}
 	})
-	s := &site{T: t, prom: serve(t, setting{rules: faster(t, text(t), map[string]string{"for: 1d": "for: 1h"}), targets: targets, listen: free(t)})}
+	s := &site{T: t, prom: serve(t, setting{rules: faster(t, text(t), map[string]string{"for: 1d": "for: 10m"}), targets: targets, listen: free(t)})}
 	s.until("all are ready", time.Minute, func() bool {
 		_, most := s.prom.samples("sum(flotilla_ready)")
 		return most == 3
