@@ -1,7 +1,6 @@
 package flotilla_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/internal/deathnotice"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
@@ -37,11 +37,11 @@ type addressFleet struct {
 func newAddressFleet(t *testing.T, seed uint64, nodes, addrs int, change func(i, k int, cfg *vip.Config), configure func(i int, c *flotilla.Config)) *addressFleet {
 	t.Helper()
 	f := &addressFleet{t: t, link: vip.NewMemory(), change: change, random: rand.New(rand.NewPCG(seed, 5)), runs: make([]func(), nodes)}
-	said := new(lockedBuffer)
+	said := new(testlog.Buffer)
 	f.log = slog.New(slog.NewTextHandler(said, nil))
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("what happened:\n%s", said.buf.String())
+			t.Logf("what happened:\n%s", said.String())
 		}
 	})
 	for k := range addrs {
@@ -182,18 +182,6 @@ func (f *addressFleet) alone() {
 	for _, o := range f.link.Overlaps() {
 		f.t.Errorf("%v was answered for by %s and %s for %v", o.Addr, o.Hosts[0], o.Hosts[1], o.To.Sub(o.From))
 	}
-}
-
-// lockedBuffer is a bytes.Buffer for several writers.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
 }
 
 // addressSeeds are those of a run: FLOTILLA_TEST_SEED names one, FLOTILLA_TEST_SEEDS how many.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // askPlain sends text on a new connection and returns the answer. The status is 0 if the connection
@@ -35,7 +37,7 @@ func askPlain(t *testing.T, addr, text string) (status int, location, body strin
 // port for HTTPS does. The health port takes no header. The log reports what does not match.
 func TestServePlainBehindBalancer(t *testing.T) {
 	SkipShort(t)
-	out := new(lockedBuffer)
+	out := new(testlog.Buffer)
 	cfg := Config{
 		Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, HealthAddr: freeAddr(t),
 		Drain: Drain{Grace: -1}, Logger: slog.New(slog.NewTextHandler(out, nil)),
@@ -78,7 +80,7 @@ func TestUnknownSendersHeaderIsLogged(t *testing.T) {
 	SkipShort(t)
 	for _, port := range []string{"HTTPSAddr", "HTTPAddr"} {
 		t.Run(port, func(t *testing.T) {
-			out := new(lockedBuffer)
+			out := new(testlog.Buffer)
 			s := serveReal(t, Config{Logger: slog.New(slog.NewTextHandler(out, nil))}, http.NotFoundHandler())
 			addr := s.cfg.HTTPAddr
 			if port == "HTTPSAddr" {

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // realTrio returns the configurations of three nodes of one cluster, on the sockets and the disk of
@@ -213,7 +215,7 @@ func TestServeCutsWhatTakesTooLong(t *testing.T) {
 	SkipShort(t)
 	t.Parallel() // it waits
 	under, cut := make(chan struct{}), make(chan struct{})
-	log := new(lockedBuffer)
+	log := new(testlog.Buffer)
 	s := serveReal(t, Config{Drain: Drain{Patience: 1500 * time.Millisecond}, Logger: slog.New(slog.NewTextHandler(log, nil))}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(under)
 		<-r.Context().Done()
@@ -234,24 +236,6 @@ func TestServeCutsWhatTakesTooLong(t *testing.T) {
 	if text := log.String(); !strings.Contains(text, "draining: 1 requests under way") {
 		t.Errorf("the log does not say what is waited for: %s", text)
 	}
-}
-
-// lockedBuffer is a buffer for several writers.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func TestDrainDefaults(t *testing.T) {

@@ -39,8 +39,10 @@ type site struct {
 	fleet *labnode.Cluster
 	addrs []netip.Addr
 	procs []*netlab.Process
-	watch *netlab.Watcher
-	began time.Time
+	// former is what the programs before those of procs have printed.
+	former []string
+	watch  *netlab.Watcher
+	began  time.Time
 }
 
 // long makes tests go through more cases.
@@ -84,7 +86,7 @@ func newIdleSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
 		}
 	})
 	fleet.Lab, fleet.Dir = lab, dir
-	s := &site{T: t, lab: lab, fleet: &fleet, procs: make([]*netlab.Process, nodes)}
+	s := &site{T: t, lab: lab, fleet: &fleet, procs: make([]*netlab.Process, nodes), former: make([]string, nodes)}
 	for _, u := range fleet.Units {
 		for _, a := range u {
 			s.addrs = append(s.addrs, a.Addr())
@@ -98,7 +100,7 @@ func newIdleSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
 		if t.Failed() {
 			for i, p := range s.procs {
 				if p != nil {
-					t.Logf("node %d:\n%s", i, p.Output())
+					t.Logf("node %d:\n%s%s", i, s.former[i], p.Output())
 				}
 			}
 			for _, a := range s.addrs {
@@ -113,6 +115,7 @@ func (s *site) start(i int) {
 	s.Helper()
 	if s.procs[i] != nil {
 		<-s.procs[i].Done() // its addresses may have moved before the kernel has ended it
+		s.former[i] += s.procs[i].Output()
 	}
 	p, err := s.fleet.Start(i)
 	if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,7 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +23,7 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/kv"
 )
 
@@ -138,24 +137,6 @@ type provider struct {
 	APIToken string
 }
 
-// syncBuffer is a buffer for the logs of several nodes.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 const openMetrics = "application/openmetrics-text; version=1.0.0"
 
 // shown returns all that a cluster shows, by the name of what shows it: its health ports, its
@@ -228,7 +209,7 @@ func TestShowsNoSecrets(t *testing.T) {
 	ca := testca.New(t, testca.Config{TXT: zone.TXT, Challenges: []string{testca.DNS01}})
 	token, email := c.add("health token"), c.add("e-mail address")+"@served.test"
 	synctest.Test(t, func(t *testing.T) {
-		log := new(syncBuffer)
+		log := new(testlog.Buffer)
 		cluster := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
 			cfg.HealthToken, cfg.TLS.Email = token, email
 			cfg.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -122,13 +122,11 @@ func build(t *testing.T, w world) *site {
 
 // run is the program of the nodes.
 func (s *site) run(ctx context.Context, cfg flotilla.Config) error {
-	ctx = hooks.With(ctx, func(outer context.Context) func(*hooks.Hooks) {
-		return func(h *hooks.Hooks) {
-			hooks.Apply(outer, h)
-			h.RenewalCheck = time.Second
-		}
-	}(ctx))
-	n, err := flotilla.Open(ctx, cfg)
+	opening := hooks.With(ctx, func(h *hooks.Hooks) {
+		hooks.Apply(ctx, h) // those of clustertest
+		h.RenewalCheck = time.Second
+	})
+	n, err := flotilla.Open(opening, cfg)
 	if err != nil {
 		return err
 	}

@@ -55,21 +55,11 @@ type target struct {
 	Instant bool
 }
 
-// in returns the text of a file of the repository.
-func in(t *testing.T, path ...string) string {
-	t.Helper()
-	got, err := os.ReadFile(filepath.Join(append([]string{"..", ".."}, path...)...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(got)
-}
-
 // board returns the dashboard of the repository.
 func board(t *testing.T) *dashboard {
 	t.Helper()
 	d := new(dashboard)
-	if err := json.Unmarshal([]byte(in(t, "deploy", "grafana", "flotilla.json")), d); err != nil {
+	if err := json.Unmarshal([]byte(read(t, "deploy/grafana/flotilla.json")), d); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -90,7 +80,7 @@ func (d *dashboard) expressions(yield func(string, target) bool) {
 func documented(t *testing.T) map[string]string {
 	t.Helper()
 	types := make(map[string]string)
-	for _, m := range regexp.MustCompile("(?m)^\\| `(flotilla_[a-z_]+)` \\| (\\w+) \\|").FindAllStringSubmatch(in(t, "docs", "metrics.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(flotilla_[a-z_]+)` \\| (\\w+) \\|").FindAllStringSubmatch(read(t, "docs/metrics.md"), -1) {
 		types[m[1]] = m[2]
 	}
 	return types
@@ -133,20 +123,20 @@ func TestMetricsExist(t *testing.T) {
 	if want := []string{"flotilla_unready", "flotilla_term_sum"}; !slices.Equal(got, want) {
 		t.Errorf("unknown are %v, want %v", got, want)
 	}
-	files := [][]string{{"deploy", "grafana", "flotilla.json"}, {"deploy", "prometheus", "alerts.yml"}}
-	documents, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
+	files := []string{"deploy/grafana/flotilla.json", "deploy/prometheus/alerts.yml"}
+	documents, err := filepath.Glob(filepath.Join(repository, "docs", "*.md"))
 	if err != nil || len(documents) == 0 {
 		t.Fatalf("docs has %d documents: %v", len(documents), err)
 	}
 	for _, path := range documents {
-		files = append(files, []string{"docs", filepath.Base(path)})
+		files = append(files, "docs/"+filepath.Base(path))
 	}
 	for _, path := range files {
-		if names := strangers(types, in(t, path...)); len(names) > 0 {
-			t.Errorf("%s names what nodes do not have: %v", filepath.Join(path...), names)
+		if names := strangers(types, read(t, path)); len(names) > 0 {
+			t.Errorf("%s names what nodes do not have: %v", path, names)
 		}
 	}
-	shown := in(t, files[0]...)
+	shown := read(t, files[0])
 	for name := range types {
 		if !regexp.MustCompile(`\b` + name + `(_bucket|_count|_sum)?\{`).MatchString(shown) {
 			t.Errorf("the dashboard does not show %s", name)

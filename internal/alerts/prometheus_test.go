@@ -26,13 +26,10 @@ const speed = 30
 
 // rule is a rule as Prometheus reads it.
 type rule struct {
-	Type        string            `json:"type"`
-	Name        string            `json:"name"`
-	Query       string            `json:"query"`
-	Duration    float64           `json:"duration"` // seconds
-	Labels      map[string]string `json:"labels"`
-	Annotations map[string]string `json:"annotations"`
-	LastError   string            `json:"lastError"`
+	Type      string  `json:"type"`
+	Name      string  `json:"name"`
+	Duration  float64 `json:"duration"` // seconds
+	LastError string  `json:"lastError"`
 }
 
 // wait returns what the rule waits for, as it is evaluated.
@@ -54,8 +51,9 @@ func faster(t *testing.T, rules string, replaced map[string]string) string {
 		}
 		rules = strings.Replace(rules, old, now, 1)
 	}
-	return regexp.MustCompile(`(for: |\[)(\d+)([mhd])`).ReplaceAllStringFunc(rules, func(found string) string {
-		m := regexp.MustCompile(`^(.*?)(\d+)(.)$`).FindStringSubmatch(found)
+	durations := regexp.MustCompile(`(for: |\[)(\d+)([mhd])`)
+	return durations.ReplaceAllStringFunc(rules, func(found string) string {
+		m := durations.FindStringSubmatch(found)
 		n, err := strconv.Atoi(m[2])
 		if err != nil {
 			t.Fatal(err)

@@ -63,8 +63,8 @@ func TestVersionsDiffer(t *testing.T) {
 	t.Parallel()
 	command(t, "prometheus")
 	dir := t.TempDir()
-	old, new := filepath.Join(dir, "old"), filepath.Join(dir, "new")
-	for program, stamp := range map[string]string{old: "false", new: "true"} {
+	plain, stamped := filepath.Join(dir, "plain"), filepath.Join(dir, "stamped")
+	for program, stamp := range map[string]string{plain: "false", stamped: "true"} {
 		cmd := exec.Command("go", "build", "-buildvcs="+stamp, "-o", program, "github.com/flotilla-ha/flotilla/internal/mixed/node")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			if stamp == "true" {
@@ -84,7 +84,7 @@ func TestVersionsDiffer(t *testing.T) {
 			"Name": fmt.Sprint("n", i), "Dir": filepath.Join(dir, fmt.Sprint("n", i)), "Secret": secret, "Peers": peers,
 			"Addr": peers[i], "HTTPS": "127.0.0.1:0", "HTTP": "127.0.0.1:0", "Health": targets[i], "Domain": "versions.test", "LAN": true,
 		})
-		f.start(i, old)
+		f.start(i, plain)
 	}
 	t.Cleanup(func() {
 		for _, stop := range f.stop {
@@ -111,5 +111,5 @@ func TestVersionsDiffer(t *testing.T) {
 			f.start(2, program)
 		}
 	}
-	t.Log(proof{alert: "FlotillaVersionsDiffer", fault: restart(new), mend: restart(old)}.prove(s))
+	t.Log(proof{alert: "FlotillaVersionsDiffer", fault: restart(stamped), mend: restart(plain)}.prove(s))
 }

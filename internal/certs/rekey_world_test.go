@@ -37,7 +37,7 @@ type rekeyWorld struct {
 	storage *memStorage
 	nodes   []*Certs
 	configs []*tls.Config
-	log     lockedBuffer
+	log     testlog.Buffer
 
 	secrets map[string]string                         // a line of each private key, to what it is of
 	leaves  map[string]*x509.Certificate              // the certificates of before, by name
@@ -74,24 +74,6 @@ func (w *rekeyWorld) open(storage certmagic.Storage, names ...string) *Certs {
 	}
 	w.configs = append(w.configs, cfg)
 	return c
-}
-
-// lockedBuffer is a buffer for several goroutines.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // leak records all private keys of the storage, and its certificates.

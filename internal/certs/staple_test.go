@@ -19,6 +19,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
@@ -184,7 +185,7 @@ func TestStapleFailuresAreLoggedAnew(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		a := newOCSPCA(t, "http://ocsp.example")
-		var out lockedBuffer
+		var out testlog.Buffer
 		nodes := a.nodes(t, 1, newMemStorage(), true, slog.New(slog.NewTextHandler(&out, nil)))
 		manageOn(t, nodes, "a.example")
 		for want := range 3 {

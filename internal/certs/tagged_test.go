@@ -25,9 +25,9 @@ import (
 
 // tagged returns the events in a log, with their levels and subjects. The attribute of the kind is
 // the first of its line, and the subject follows.
-func (l *lockedBuffer) tagged() (all []string) {
+func tagged(log *testlog.Buffer) (all []string) {
 	line := regexp.MustCompile(`(?m)^(?:time=\S+ )?level=(\w+) msg=(?:"(?:[^"\\]|\\.)*"|\S+) event=(\w+) (?:domain|issuer)=(\S+)`)
-	for _, m := range line.FindAllStringSubmatch(l.String(), -1) {
+	for _, m := range line.FindAllStringSubmatch(log.String(), -1) {
 		all = append(all, m[1]+" "+m[2]+" "+m[3])
 	}
 	return all
@@ -38,7 +38,7 @@ type eventWorld struct {
 	t       *testing.T
 	storage *memStorage
 	broken  atomic.Bool // orders fail
-	logs    []*lockedBuffer
+	logs    []*testlog.Buffer
 	nodes   []*Certs
 }
 
@@ -47,7 +47,7 @@ func newEventWorld(t *testing.T, n int, configure func(*certmagic.Config)) *even
 	t.Helper()
 	w := &eventWorld{t: t, storage: newMemStorage()}
 	for range n {
-		log := new(lockedBuffer)
+		log := new(testlog.Buffer)
 		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{&stubca.Issuer{Issuer: devca.Issuer{Storage: w.storage}, Fails: func() error {
 				if w.broken.Load() {
@@ -72,9 +72,7 @@ func newEventWorld(t *testing.T, n int, configure func(*certmagic.Config)) *even
 // forget empties the logs.
 func (w *eventWorld) forget() {
 	for _, l := range w.logs {
-		l.mu.Lock()
-		l.text.Reset()
-		l.mu.Unlock()
+		l.Reset()
 	}
 }
 
@@ -84,7 +82,7 @@ func (w *eventWorld) tell(what string, want ...[]string) {
 	synctest.Wait()
 	var got [][]string
 	for _, l := range w.logs {
-		got = append(got, l.tagged())
+		got = append(got, tagged(l))
 	}
 	w.forget()
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -172,7 +170,7 @@ func TestLinesOfEvents(t *testing.T) {
 			manageOn(t, []*Certs{other}, name)
 			time.Sleep(time.Hour)
 			for i, l := range w.logs { // after other tries, perhaps
-				if all := l.tagged(); len(all) == 0 || slices.Index(all, "INFO certificate_served "+name) != len(all)-1 {
+				if all := tagged(l); len(all) == 0 || slices.Index(all, "INFO certificate_served "+name) != len(all)-1 {
 					t.Errorf("node %d, while another one is luckier: %v", i, all)
 				}
 			}
@@ -200,7 +198,7 @@ func TestLinesOfEvents(t *testing.T) {
 			w.tell("obtained", []string{"INFO certificate_obtained " + name})
 		}},
 		{"an authority that wants fewer requests", func(t *testing.T) {
-			ca, log := testca.New(t, testca.Config{Trusting: true}), new(lockedBuffer)
+			ca, log := testca.New(t, testca.Config{Trusting: true}), new(testlog.Buffer)
 			ca.Limit(testca.NewOrder, time.Hour)
 			c, err := openCerts(policyOf(ca, nil), newMemStorage(), false, always, testlog.To(log, slog.LevelInfo), offline)
 			if err != nil {
@@ -211,7 +209,7 @@ func TestLinesOfEvents(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			want := []string{"WARN authority_paused " + acmeIssuer(c).IssuerKey(), "WARN order_refused " + name}
-			if diff := cmp.Diff(want, log.tagged()); diff != "" {
+			if diff := cmp.Diff(want, tagged(log)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		}},
@@ -221,7 +219,7 @@ func TestLinesOfEvents(t *testing.T) {
 			time.Sleep(time.Minute)
 			w.rekey(w.nodes[0], "17")
 			want := []string{"INFO certificate_obtained " + name, "INFO certificate_replaced " + name}
-			if diff := cmp.Diff(want, w.log.tagged()); diff != "" {
+			if diff := cmp.Diff(want, tagged(&w.log)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		}},
@@ -256,7 +254,7 @@ func TestLinesOfRevocations(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, log := newOCSPCA(t, "http://ocsp.example"), new(lockedBuffer)
+				a, log := newOCSPCA(t, "http://ocsp.example"), new(testlog.Buffer)
 				nodes := a.nodes(t, 1, newMemStorage(), true, testlog.To(log, slog.LevelInfo))
 				old := testtls.Serial(manageOn(t, nodes, name)[0], name)
 				time.Sleep(2 * time.Hour)
@@ -271,7 +269,7 @@ func TestLinesOfRevocations(t *testing.T) {
 				})
 				time.Sleep(stapleLife*5/8 + time.Minute)
 				synctest.Wait()
-				got := log.tagged()
+				got := tagged(log)
 				// One that is not replaced is tried again every hour.
 				if diff := cmp.Diff(test.want, got[:min(len(got), 3)]); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
