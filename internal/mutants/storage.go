@@ -63,6 +63,8 @@ func storageRows() []row {
 			"internal/replica/batch.go", "admits", `return len(b.attempts) > 0 && l.batches < maxBatches && (b.full() || len(b.attempts) >= l.commands)`, `return len(b.attempts) > 0 && l.batches < maxBatches`),
 		m("a write waits for every node that reads", "TestLinearizableUnderFaults",
 			"internal/replica/commit.go", "propose", `return l.Acks.wait(ctx, index)`, `return nil`).of("."),
+		m("the others learn of a commit whose proposer has given up", "TestAbandonedEntriesAreTold",
+			"internal/replica/leadership.go", "tellCommits", `l.Acks.want(told, l.Acks.Gone)`, ``).of("."),
 
 		m("a write waits for each session that has not applied it", "TestLateGreetingOfEarlierProcess",
 			"internal/replica/acks.go", "Gone", `return a.group.peers.OverSession(id) >= ses.Number || a.group.peers.HasEnded(ses.Incarnation) || a.group.port.BelievedDead(id)`, `return true`).of("."),

@@ -150,6 +150,24 @@ func (l *Leadership) AwaitChange(ctx context.Context, f raft.IndexFuture) error 
 	return err
 }
 
+// tellCommits tells the other members of each commit after told, until the term ends. Who waits for
+// an entry has them told at once. This is for an entry whose proposer has given up before the
+// commit: raft would tell them with the next entry, or seconds later.
+func (l *Leadership) tellCommits(told uint64) {
+	for {
+		if _, err := l.store.Wait(l.Ctx, func(s *state.State) bool { return s.Index > told }); err != nil {
+			return
+		}
+		select {
+		case <-time.After(l.timing.Poll()): // usually they have been told by then
+		case <-l.Ctx.Done():
+			return
+		}
+		told = l.store.State().Index
+		l.Acks.want(told, l.Acks.Gone)
+	}
+}
+
 // Expel ends the session of a member that is being removed as if the member were silent: what the
 // session holds is free when its lease is over, and no sooner. No other session of the member is
 // opened until stop is called. After an error stop has been called.
