@@ -143,17 +143,26 @@ kernel_addrs() {
 	fi
 }
 
-# kernels checks the kernels of all nodes: each address must be in exactly one. A paused node does
-# not count. It may still have addresses, but is muted.
+# kernels checks the kernels of all nodes: each address must be in exactly one, within five seconds.
+# They are read one after another, so an address that moves meanwhile may be seen twice or nowhere.
+# That two never answer is seen on the link. A paused node does not count. It may still have
+# addresses, but is muted.
 kernels() {
-	local what=$1 n a all=
-	for n in n1 n2 n3; do
-		if [[ $n != "${paused:-}" ]]; then all+=$(kernel_addrs "$(id $n)")$'\n'; fi
+	local what=$1 n a all wrong end=$((SECONDS + 5))
+	while :; do
+		all= wrong=
+		for n in n1 n2 n3; do
+			if [[ $n != "${paused:-}" ]]; then all+=$(kernel_addrs "$(id $n)")$'\n'; fi
+		done
+		for a in "${addrs4[@]}" "${addrs6[@]}"; do
+			n=$(grep -cxF "$a" <<<"$all" || true)
+			((n == 1)) || wrong+="; $a is in $n kernels"
+		done
+		[[ -n $wrong ]] || return 0
+		((SECONDS < end)) || break
+		sleep 0.1
 	done
-	for a in "${addrs4[@]}" "${addrs6[@]}"; do
-		n=$(grep -cxF "$a" <<<"$all" || true)
-		((n == 1)) || broken "$what: $a is in $n kernels"
-	done
+	broken "$what: ${wrong#; }"
 }
 
 declare -A outages # by kind of event, in milliseconds

@@ -42,7 +42,7 @@ func evictionRows() []row {
 		m("every node refuses the calls of an evicted node", "TestEvictedNodeIsRefused",
 			"internal/membership/membership.go", "OnlyNewest", `if m.Greetings.store.State().Refuses(wire.Peer(r.Context())) && r.URL.Path != rpc.Hello {`, `if false {`).of("."),
 		m("all members know of a change of the membership at once", "TestEvictedNodeIsRefused",
-			"internal/replica/leadership.go", "AwaitChange", `l.Acks.want(f.Index(), l.Acks.Gone)`, ``).of("."),
+			"internal/replica/leadership.go", "Error", `f.acks.want(f.Index(), f.acks.Gone)`, `_ = err`).of("."),
 		m("an eviction begins when a majority is left", "TestEvictionIsRefused",
 			"internal/rotation/evict.go", "beginEviction", `if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there <= left/2 {`, `if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there > left {`).of("."),
 		m("an eviction begins with a secret that the node does not know", "TestEvictionIsRefused",

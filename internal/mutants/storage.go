@@ -64,7 +64,7 @@ func storageRows() []row {
 		m("a write waits for every node that reads", "TestLinearizableUnderFaults",
 			"internal/replica/commit.go", "propose", `return l.Acks.wait(ctx, index)`, `return nil`).of("."),
 		m("the others learn of a commit whose proposer has given up", "TestAbandonedEntriesAreTold",
-			"internal/replica/leadership.go", "tellCommits", `l.Acks.want(told, l.Acks.Gone)`, ``).of("."),
+			"internal/replica/leadership.go", "tellLater", `l.Acks.want(s.Index, l.Acks.Gone)`, `_ = s`).of("."),
 
 		m("a write waits for each session that has not applied it", "TestLateGreetingOfEarlierProcess",
 			"internal/replica/acks.go", "Gone", `return a.group.peers.OverSession(id) >= ses.Number || a.group.peers.HasEnded(ses.Incarnation) || a.group.port.BelievedDead(id)`, `return true`).of("."),

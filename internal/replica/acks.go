@@ -16,9 +16,8 @@ import (
 // session in the state has applied it, so that every node with a lease can read it. A session that
 // does not answer ends when a majority's grants to it have expired.
 //
-// raft tells followers of a commit only with the next entry or after a while, so Acks tells them as
-// soon as something is wanted of them: see Leadership.tellCommits. The methods are safe for
-// concurrent use.
+// raft tells followers of a commit only with the next entry or after a while, so Acks tells them at
+// once. The methods are safe for concurrent use.
 type Acks struct {
 	group  *Group
 	timing timing.Timing

@@ -58,18 +58,26 @@ func (c *committer) propose(ctx context.Context, l *Leadership, node string, pro
 			l.Raft.Apply(q.Entry, c.timing.Attempt())
 		}
 	}
-	var index uint64
-	_, err := c.store.Wait(ctx, func(s *state.State) bool {
+	answered := func(s *state.State) (index uint64, all bool) {
 		for _, q := range proposals {
 			a, ok := s.Answer(node, q.Session, q.Seq)
 			if !ok {
-				return false
+				return 0, false
 			}
 			index = max(index, a.Index)
 		}
-		return true
+		return index, true
+	}
+	var index uint64
+	_, err := c.store.Wait(ctx, func(s *state.State) (ok bool) {
+		index, ok = answered(s)
+		return ok
 	})
 	if err != nil {
+		l.tellLater(func(s *state.State) bool {
+			_, ok := answered(s)
+			return ok
+		})
 		return errUnknown
 	}
 	defer observe(&c.meters.ReadersWait, time.Now())

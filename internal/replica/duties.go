@@ -82,8 +82,7 @@ func (d *duties) watch(ctx context.Context, r *Instance) {
 		if leads && l == nil {
 			l = d.begin(ctx, r, term, before)
 			beats.sendAlone()
-			begun, told := l, d.store.State().Index
-			run.Go(func() { begun.tellCommits(told) })
+			begun := l
 			run.Go(func() { d.lead(begun) })
 		}
 		d.group.life.Changed.Notify()

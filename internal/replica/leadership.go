@@ -131,41 +131,48 @@ func (l *Leadership) ApplyCommand(ctx context.Context, c *state.Command, done fu
 }
 
 // ApplyAndNotify is ApplyCommand for a command that other nodes wait for. They are told of the
-// commit at once.
+// commit at once, also if ctx has ended by then.
 func (l *Leadership) ApplyAndNotify(ctx context.Context, c *state.Command, done func(*state.State) bool) error {
 	err := l.ApplyCommand(ctx, c, done)
 	if err == nil {
 		l.Acks.want(l.store.State().Index, l.Acks.Gone)
+	} else {
+		l.tellLater(done)
 	}
 	return err
+}
+
+// tellLater has the other members told when done is true of the state. It is for an entry whose
+// proposer gives up before the commit: raft would tell them with the next entry, or seconds later.
+func (l *Leadership) tellLater(done func(*state.State) bool) {
+	l.group.life.Tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(l.Ctx, l.timing.Attempt())
+		defer cancel()
+		if s, err := l.store.Wait(ctx, done); err == nil {
+			l.Acks.want(s.Index, l.Acks.Gone)
+		}
+	})
 }
 
 // AwaitChange waits for a change of raft's configuration. Then the other members are told of the
-// commit at once: raft would tell them with the next entry, which may be hours later.
+// commit at once, also if ctx has ended by then: raft would tell them with the next entry, which
+// may be hours later.
 func (l *Leadership) AwaitChange(ctx context.Context, f raft.IndexFuture) error {
-	err := WaitFuture(ctx, f)
-	if err == nil {
-		l.Acks.want(f.Index(), l.Acks.Gone)
-	}
-	return err
+	return WaitFuture(ctx, telling{f, l.Acks})
 }
 
-// tellCommits tells the other members of each commit after told, until the term ends. Who waits for
-// an entry has them told at once. This is for an entry whose proposer has given up before the
-// commit: raft would tell them with the next entry, or seconds later.
-func (l *Leadership) tellCommits(told uint64) {
-	for {
-		if _, err := l.store.Wait(l.Ctx, func(s *state.State) bool { return s.Index > told }); err != nil {
-			return
-		}
-		select {
-		case <-time.After(l.timing.Poll()): // usually they have been told by then
-		case <-l.Ctx.Done():
-			return
-		}
-		told = l.store.State().Index
-		l.Acks.want(told, l.Acks.Gone)
+// telling is a future that has the other members told of the commit before it is over.
+type telling struct {
+	raft.IndexFuture
+	acks *Acks
+}
+
+func (f telling) Error() error {
+	err := f.IndexFuture.Error()
+	if err == nil {
+		f.acks.want(f.Index(), f.acks.Gone)
 	}
+	return err
 }
 
 // Expel ends the session of a member that is being removed as if the member were silent: what the

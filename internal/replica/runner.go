@@ -150,7 +150,7 @@ func (r *Runner) config() *raft.Config {
 	c.HeartbeatTimeout = patience(r.timing, r.self)
 	c.ElectionTimeout = c.HeartbeatTimeout
 	c.LeaderLeaseTimeout = r.timing.Heartbeat // guarantees depend on leases and Confirm
-	c.CommitTimeout = r.timing.Attempt()      // Acks tells followers of commits earlier
+	c.CommitTimeout = r.timing.Attempt()      // Acks tells followers of commits at once
 	c.BatchApplyCh = true
 	c.TrailingLogs = 1024 // until Snapshots bounds them by bytes
 	c.ShutdownOnRemove = false
