@@ -1,7 +1,6 @@
 package flotilla_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // copyDir copies a node's directory as it lies there, also under a node that runs.
@@ -378,23 +377,10 @@ func TestCopyStartsWithOriginal(t *testing.T) {
 }
 
 // lines are what nodes have logged.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
+type lines struct{ testlog.Buffer }
 
 func (l *lines) logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(io.MultiWriter(l, t.Output()), nil))
 }
 
-func (l *lines) have(text string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), text)
-}
+func (l *lines) have(text string) bool { return strings.Contains(l.String(), text) }

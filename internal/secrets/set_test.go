@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // named is some secrets by one letter each.
@@ -122,26 +122,6 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// lockedLog keeps what a logger writes.
-type lockedLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-// take returns what was written since the last call.
-func (l *lockedLog) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.text.Reset()
-	return l.text.String()
-}
-
 // What is in the file counts from the moment at which it is whole. Until then the node has what it
 // had. Each change and each fault is reported once.
 func TestWatch(t *testing.T) {
@@ -150,7 +130,7 @@ func TestWatch(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "secrets")
 		s := New([]seal.Secret{a})
 		s.Follow([]seal.KeyID{a.ID()}, nil)
-		var log lockedLog
+		var log testlog.Buffer
 		go Watch(t.Context(), path, s, slog.New(slog.NewTextHandler(&log, nil)))
 		for _, step := range []struct {
 			name, text string
@@ -173,7 +153,8 @@ func TestWatch(t *testing.T) {
 			if diff := cmp.Diff(step.want, s.All()); diff != "" {
 				t.Errorf("%s: it has (-want +got):\n%s", step.name, diff)
 			}
-			said := log.take()
+			said := log.String()
+			log.Reset()
 			if n := strings.Count(said, step.says); step.says == "" && said != "" || step.says != "" && n != 1 {
 				t.Errorf("%s: the log is\n%s", step.name, said)
 			}
