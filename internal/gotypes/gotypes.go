@@ -15,6 +15,7 @@ import (
 	"go/token"
 	"go/types"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -55,6 +56,13 @@ type listed struct {
 // Each package comes after those that it imports. The error is that of the go command, the parser
 // or the type checker.
 func Load(dir string, patterns ...string) ([]*Package, error) {
+	return LoadOverlay(dir, nil, patterns...)
+}
+
+// LoadOverlay is [Load] with other texts in place of some files, by their paths. A path that no
+// package has is that of one more file of the package in its directory. The error of the type
+// checker names all that it finds in a package.
+func LoadOverlay(dir string, overlay map[string]string, patterns ...string) ([]*Package, error) {
 	all, err := list(dir, append([]string{"-deps", "-json=ImportPath,Name,Dir,GoFiles,Imports,DepOnly,Module"}, patterns...))
 	if err != nil {
 		return nil, err
@@ -86,7 +94,7 @@ func Load(dir string, patterns ...string) ([]*Package, error) {
 		if _, ok := own[l.ImportPath]; !ok {
 			continue
 		}
-		p, err := check(l, fset, imp)
+		p, err := check(l, fset, imp, overlay)
 		if err != nil {
 			return nil, err
 		}
@@ -120,22 +128,33 @@ func list(dir string, args []string) (all []listed, err error) {
 }
 
 // check parses and checks one package.
-func check(l listed, fset *token.FileSet, imp types.Importer) (*Package, error) {
+func check(l listed, fset *token.FileSet, imp types.Importer, overlay map[string]string) (*Package, error) {
 	p := &Package{Path: l.ImportPath, Name: l.Name, Fset: fset, Info: &types.Info{
 		Uses:  make(map[*ast.Ident]types.Object),
 		Types: make(map[ast.Expr]types.TypeAndValue),
 	}}
-	for _, name := range l.GoFiles {
-		f, err := parser.ParseFile(fset, filepath.Join(l.Dir, name), nil, parser.SkipObjectResolution)
+	names := l.GoFiles
+	for _, path := range slices.Sorted(maps.Keys(overlay)) {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) == l.Dir {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	for _, name := range names {
+		path := filepath.Join(l.Dir, name)
+		var text any // nil: that of the file
+		if t, ok := overlay[path]; ok {
+			text = t
+		}
+		f, err := parser.ParseFile(fset, path, text, parser.SkipObjectResolution)
 		if err != nil {
 			return nil, err
 		}
 		p.Files = append(p.Files, f)
 	}
-	conf := types.Config{Importer: imp}
-	var err error
-	p.Types, err = conf.Check(p.Path, fset, p.Files, p.Info)
-	return p, err
+	var errs []error
+	conf := types.Config{Importer: imp, Error: func(err error) { errs = append(errs, err) }}
+	p.Types, _ = conf.Check(p.Path, fset, p.Files, p.Info)
+	return p, errors.Join(errs...)
 }
 
 // imports finds packages of the module among those that are checked already, and others by their

@@ -14,71 +14,66 @@ import (
 
 // binaries are compiled tests, with all mutants in them.
 type binaries struct {
-	root   string            // of the repository
-	dir    string            // for everything that is compiled
-	byPkg  map[string]string // the paths, by the package as rows name it
-	copies map[string]string // the files in dir that stand in for others, by the paths of these
+	root  string            // of the repository
+	dir   string            // for everything that is compiled
+	byPkg map[string]string // the paths, by the package as rows name it
 }
 
-// compile compiles all mutants, and makes the test binaries that the chosen ones need, in dir.
-func compile(ctx context.Context, root, dir string, all, chosen []*mutant) (*binaries, error) {
+// compile makes the test binaries that the mutants need, with all of these mutants in them, in dir.
+func compile(ctx context.Context, root, dir string, mutants []*mutant) (*binaries, error) {
 	begun := time.Now()
-	b := &binaries{root: root, dir: dir, byPkg: make(map[string]string), copies: make(map[string]string)}
-	files := make(map[string][]*mutant)
-	for _, m := range all {
-		files[m.file] = append(files[m.file], m)
-	}
-	for file, mutants := range files {
-		if err := b.graft(file, mutants); err != nil {
-			return nil, err
-		}
-	}
-	text, err := json.Marshal(map[string]any{"Replace": b.copies})
-	overlay := filepath.Join(dir, "overlay.json")
-	if err = errors.Join(err, os.WriteFile(overlay, text, 0o600)); err != nil {
+	b := &binaries{root: root, dir: dir, byPkg: make(map[string]string)}
+	files, pkgs, err := graftAll(root, mutants)
+	if err != nil {
 		return nil, err
 	}
-	var pkgs []string
-	for file := range files {
-		pkgs = append(pkgs, "./"+path.Dir(file))
+	copies := make(map[string]string) // in dir, by the paths of the files that they stand in for
+	for file, text := range files {
+		copies[file] = filepath.Join(dir, fmt.Sprintf("file%d.go", len(copies)))
+		err = errors.Join(err, os.WriteFile(copies[file], []byte(text), 0o600))
 	}
-	slices.Sort(pkgs)
-	args := append([]string{"build", "-o", os.DevNull, "-gcflags=-e", "-overlay", overlay}, slices.Compact(pkgs)...)
+	text, failed := json.Marshal(map[string]any{"Replace": copies})
+	overlay := filepath.Join(dir, "overlay.json")
+	if err = errors.Join(err, failed, os.WriteFile(overlay, text, 0o600)); err != nil {
+		return nil, err
+	}
+	args := append([]string{"build", "-o", os.DevNull, "-gcflags=-e", "-overlay", overlay}, pkgs...)
 	if out, err := run(ctx, root, noMutant, "go", args...); err != nil {
 		return nil, fmt.Errorf("a mutant does not compile: %w\n%s", err, out)
 	}
-	for _, m := range chosen {
+	for _, m := range mutants {
 		if err := b.build(ctx, m.where(), overlay); err != nil {
 			return nil, err
 		}
 	}
-	fmt.Printf("%d mutants compile, %.0f s\n", len(all), time.Since(begun).Seconds())
+	fmt.Printf("%d mutants compile, %.0f s\n", len(mutants), time.Since(begun).Seconds())
 	return b, nil
 }
 
-// graft writes a copy of a file with its mutants, and the switch file of its package.
-func (b *binaries) graft(file string, mutants []*mutant) error {
-	text, err := os.ReadFile(filepath.Join(b.root, filepath.FromSlash(file)))
-	if err != nil {
-		return err
+// graftAll returns the files to compile in place of those of the repository at root: copies with
+// mutants, and the switch file of each package that has any. It also returns these packages.
+func graftAll(root string, mutants []*mutant) (files map[string]string, pkgs []string, err error) {
+	byFile := make(map[string][]*mutant)
+	for _, m := range mutants {
+		byFile[m.file] = append(byFile[m.file], m)
 	}
-	grafted, pkg, err := graft(file, string(text), mutants)
-	if err != nil {
-		return err
+	files = make(map[string]string)
+	for file, of := range byFile {
+		at := filepath.Join(root, filepath.FromSlash(file))
+		text, err := os.ReadFile(at)
+		if err != nil {
+			return nil, nil, err
+		}
+		grafted, pkg, err := graft(at, string(text), of)
+		if err != nil {
+			return nil, nil, err
+		}
+		files[at] = grafted
+		files[filepath.Join(filepath.Dir(at), "mutants_switch.go")] = switchFile(pkg)
+		pkgs = append(pkgs, "./"+path.Dir(file))
 	}
-	return errors.Join(
-		b.put(file, grafted),
-		b.put(path.Join(path.Dir(file), "mutants_switch.go"), switchFile(pkg)),
-	)
-}
-
-// put gives the compiler a text in place of a file, which need not exist.
-func (b *binaries) put(file, text string) error {
-	file = filepath.Join(b.root, filepath.FromSlash(file))
-	if b.copies[file] == "" {
-		b.copies[file] = filepath.Join(b.dir, fmt.Sprintf("file%d.go", len(b.copies)))
-	}
-	return os.WriteFile(b.copies[file], []byte(text), 0o600)
+	slices.Sort(pkgs)
+	return files, slices.Compact(pkgs), nil
 }
 
 // build compiles the tests of one package, unless that is done.

@@ -62,7 +62,7 @@ func storageRows() []row {
 		m("a busy node makes large batches", "TestBatches",
 			"internal/replica/batch.go", "admits", `return len(b.attempts) > 0 && l.batches < maxBatches && (b.full() || len(b.attempts) >= l.commands)`, `return len(b.attempts) > 0 && l.batches < maxBatches`),
 		m("a write waits for every node that reads", "TestLinearizableUnderFaults",
-			"internal/replica/commit.go", "propose", `return l.Acks.wait(ctx, index)`, `return nil`).of("."),
+			"internal/replica/commit.go", "propose", `return l.Acks.wait(ctx, index)`, `return l.Acks.wait(ctx, min(index, 0))`).of("."),
 		m("the others learn of a commit whose proposer has given up", "TestAbandonedEntriesAreTold",
 			"internal/replica/leadership.go", "tellLater", `l.Acks.want(s.Index, l.Acks.Gone)`, `_ = s`).of("."),
 

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/gotypes"
 )
 
 const root = "../.."
@@ -36,6 +38,25 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s is in the table twice", m.name())
 		}
 		seen[key] = true
+	}
+}
+
+// Every row compiles, those that a sample leaves out too.
+func TestRowsCompile(t *testing.T) {
+	all, err := load(root, table())
+	if err != nil {
+		t.Skip("TestTable reports what is wrong with the table")
+	}
+	top, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, pkgs, err := graftAll(top, all)
+	if err == nil {
+		_, err = gotypes.LoadOverlay(top, files, pkgs...)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 
