@@ -8,30 +8,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// freeAddrs are loopback addresses that were free a moment ago. Their ports are below those that
-// systems give to outgoing connections, which would take them before they are listened on.
-func freeAddrs(t testing.TB, n int) (addrs []string) {
+// freeAddrs are loopback addresses that were free a moment ago.
+func freeAddrs(t testing.TB, n int) []string {
 	t.Helper()
-	for tries := 0; len(addrs) < n; tries++ {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000)))
-		switch {
-		case err == nil:
-			defer ln.Close() // all are open at once, so all are different
-			addrs = append(addrs, ln.Addr().String())
-		case tries > 100*n:
-			t.Fatal(err)
-		}
+	addrs, err := freeport.Addrs(n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return addrs
 }

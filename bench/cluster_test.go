@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
-	"github.com/flotilla-ha/flotilla/bench/internal/proc"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 const readyTimeout = time.Minute // of a cluster
@@ -19,7 +19,7 @@ const readyTimeout = time.Minute // of a cluster
 // freeAddrs returns addresses on loopback whose ports are free now.
 func freeAddrs(b testing.TB, n int) []string {
 	b.Helper()
-	addrs, err := proc.FreeAddrs(n)
+	addrs, err := freeport.Addrs(n)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/bench/internal/proc"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 // take for that. So it tells figures of slow machines from those of slow code.
 func newExchange(b *testing.B, every time.Duration) []*process {
 	b.Helper()
-	addrs, err := proc.FreeAddrs(3)
+	addrs, err := freeport.Addrs(3)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/bench/internal/proc"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 const (
@@ -64,7 +65,7 @@ func prepareCluster(dir, timing string, rng *rand.Rand, r *report) (*cluster, er
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := proc.FreeAddrs(nodes)
+	addrs, err := freeport.Addrs(nodes)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 // speed is how much faster than in production the rules are evaluated in these tests: each duration
@@ -267,12 +269,11 @@ func (p *server) samples(expression string) (n int, most float64) {
 // free returns an address on loopback on which nobody listens.
 func free(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addrs[0]
 }
 
 // promtool runs a check, and returns what it says.

@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 const (
@@ -70,7 +70,7 @@ func (c *cluster) prepare(ctx context.Context) error {
 		return err
 	}
 	const ports = 4 // of a node
-	addrs, err := freeAddrs(members * ports)
+	addrs, err := freeport.Addrs(members * ports)
 	if err != nil {
 		return err
 	}
@@ -91,23 +91,6 @@ func (c *cluster) prepare(ctx context.Context) error {
 }
 
 func (c *cluster) secretFile() string { return filepath.Join(c.dir, "secret") }
-
-// freeAddrs returns addresses on loopback whose ports are free now. The ports are below those that
-// systems give to outgoing connections.
-func freeAddrs(n int) (addrs []string, err error) {
-	for try := 0; len(addrs) < n; try++ {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000)))
-		if err != nil {
-			if try < 100*n {
-				continue
-			}
-			return nil, err
-		}
-		defer ln.Close() // all are open at once, so all are different
-		addrs = append(addrs, ln.Addr().String())
-	}
-	return addrs, nil
-}
 
 // startWatch notes nodes that say that they have failed. It returns what ends it.
 func (c *cluster) startWatch(ctx context.Context) (stop func()) {

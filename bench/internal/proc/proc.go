@@ -7,14 +7,13 @@ package proc
 import (
 	"bufio"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 // RoleVariable is the environment variable that tells a process its role. A program that starts
@@ -34,29 +33,10 @@ type Process struct {
 	Out *bufio.Scanner
 }
 
-// FreeAddrs returns addresses on loopback whose ports are free now. The ports are below those that
-// systems give to outgoing connections: such a connection could take a port before its node does,
-// and the node would fail while the others wait for it.
-func FreeAddrs(n int) ([]string, error) {
-	var addrs []string
-	for try := 0; len(addrs) < n; try++ {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000)))
-		if err != nil {
-			if try < 100*n {
-				continue
-			}
-			return nil, err
-		}
-		defer ln.Close() // all are open at once, so all are different
-		addrs = append(addrs, ln.Addr().String())
-	}
-	return addrs, nil
-}
-
 // NewCluster prepares n nodes that will form a cluster, with directories in dir, and starts none.
 // The addresses are in the order of the nodes.
 func NewCluster(n int, dir string) (nodes []*Process, addrs []string, err error) {
-	if addrs, err = FreeAddrs(n); err != nil {
+	if addrs, err = freeport.Addrs(n); err != nil {
 		return nil, nil, err
 	}
 	secret := flotilla.NewSecret().Encode()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/diagnosis"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -115,24 +116,17 @@ func TestAdvertise(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := checkerOf(t, map[string]string{"localhost.test": "127.0.0.1"})
-			c.cfg.Addr, c.cfg.Advertise, c.cfg.Peers = free(t), tc.addr, flotilla.Static("n1.test:7373")
+			free, err := freeport.Addrs(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.cfg.Addr, c.cfg.Advertise, c.cfg.Peers = free[0], tc.addr, flotilla.Static("n1.test:7373")
 			c.ports(t.Context())
 			c.remote = tc.remote
 			c.advertise(t.Context())
 			c.want(t, "address for peers", tc.level, tc.says)
 		})
 	}
-}
-
-// free returns an address at which nobody listens.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func TestPeers(t *testing.T) {
