@@ -96,7 +96,6 @@ func (p *placement) bind(until time.Time) error {
 	if err := p.system.table.set(fence.Serving, 0, p.addrs); err != nil {
 		return err
 	}
-	p.forgetQuestions()
 	if err := p.announce(); err != nil {
 		return err
 	}
@@ -154,19 +153,28 @@ func (p *placement) check() error {
 	return nil
 }
 
-// forgetQuestions makes the kernel forget the questions to neighbours that are under way on the
-// interface. The kernel may have had something to send from the addresses before they were here,
-// such as the rest of an old connection. Its question was then fenced, had no sender, or could not
-// be answered, and it would repeat it only a second later.
-func (p *placement) forgetQuestions() {
+// askAgain asks for the neighbours that the kernel is asking for. The kernel may have had something
+// to send before the addresses were here, such as the rest of a connection to an address that has
+// moved. Its question was then fenced, could not be answered, or was never sent: for IPv6 it takes
+// the address of what it sends, or that of the link, which after a link has come up is not usable
+// for a second. The kernel would ask again a second later, and keep its answers to clients until
+// then.
+func (p *placement) askAgain() {
 	all, err := netlink.NeighList(p.on.index, netlink.FAMILY_ALL)
+	asked := make(map[bool][]netip.Addr) // by whether they are of IPv4
 	for _, n := range all {
-		if n.State == netlink.NUD_INCOMPLETE {
-			err = errors.Join(err, netlink.NeighDel(&n))
+		if a, ok := netip.AddrFromSlice(n.IP); ok && n.State == netlink.NUD_INCOMPLETE {
+			a = a.Unmap()
+			asked[a.Is4()] = append(asked[a.Is4()], a)
+		}
+	}
+	for four, neighbours := range asked {
+		if i := slices.IndexFunc(p.addrs, func(a netip.Addr) bool { return a.Is4() == four }); i >= 0 {
+			err = errors.Join(err, p.link.Ask(p.addrs[i], neighbours...))
 		}
 	}
 	if err != nil { // some neighbours may be reached late
-		p.log.Debug("questions to neighbours could not be forgotten", "interface", p.on.name, "err", err)
+		p.log.Debug("neighbours could not be asked for again", "interface", p.on.name, "err", err)
 	}
 }
 
@@ -185,12 +193,15 @@ func (p *placement) awaitLocal() {
 	}
 }
 
-// announce tells the neighbours where the addresses are, if the lease lasts.
+// announce tells the neighbours where the addresses are, if the lease lasts. It also asks again
+// where those are that the kernel does not find.
 func (p *placement) announce() error {
 	if !p.covered() {
 		return nil
 	}
-	return p.link.Announce(p.addrs...)
+	err := p.link.Announce(p.addrs...)
+	p.askAgain()
+	return err
 }
 
 // mend puts addresses back that are missing. It reports whether there were any.

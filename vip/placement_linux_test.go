@@ -1,6 +1,22 @@
 package vip
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/namespace"
+)
 
 // A process that has stood still past its lease puts no address in place, and has nothing to
 // remove.
@@ -10,5 +26,129 @@ func TestPutAfterTheLease(t *testing.T) {
 	// errExpired joined with another error would mean that the address was put in place.
 	if err := p.put(); err != errExpired {
 		t.Errorf("an address is put in place without a lease: %v", err)
+	}
+}
+
+// takeFarEnd moves the other end of vip0 of a program into a network namespace of the test, and
+// gives it addresses.
+func takeFarEnd(t *testing.T, pid int, prefixes ...string) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	program, err := netns.GetFromPid(pid)
+	must(err)
+	defer program.Close()
+	h, err := netlink.NewHandleAt(program, unix.NETLINK_ROUTE)
+	must(err)
+	defer h.Close()
+	ns, err := namespace.New()
+	must(err)
+	t.Cleanup(func() { ns.Close() })
+	end, err := h.LinkByName("vip1")
+	must(err)
+	must(h.LinkSetNsFd(end, int(ns.NS)))
+	end, err = ns.Handle.LinkByName("vip1")
+	must(err)
+	for _, p := range prefixes {
+		must(ns.Handle.AddrAdd(end, usable(p)))
+	}
+	must(ns.Handle.LinkSetUp(end))
+}
+
+// usable returns an address that can be used at once.
+func usable(prefix string) *netlink.Addr {
+	p := netip.MustParsePrefix(prefix)
+	return &netlink.Addr{
+		IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Flags: unix.IFA_F_NODAD,
+	}
+}
+
+// unwilling makes the kernel ask for neighbours, and keeps it from finding them. An old connection,
+// from an address that is not here any more, goes on sending to one of them.
+func unwilling(ctx context.Context) error {
+	// The address of the link is not usable for so many seconds.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/dad_transmits", []byte("100"), 0); err != nil {
+		return err
+	}
+	unit, err := vip0()
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	var l netlink.Link
+	for taken := false; !taken; <-tick.C { // by takeFarEnd
+		_, gone := netlink.LinkByName("vip1")
+		if l, err = netlink.LinkByName("vip0"); err != nil {
+			return err
+		}
+		taken = gone != nil && l.Attrs().OperState == netlink.OperUp
+	}
+	err = errors.Join(netlink.AddrAdd(l, usable("192.0.2.2/24")), netlink.AddrAdd(l, usable("2001:db8::2/64")))
+	neighbours := []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")}
+	for _, a := range neighbours {
+		err = errors.Join(err, netlink.NeighAdd(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: a.AsSlice(), State: netlink.NUD_INCOMPLETE}))
+	}
+	if err != nil {
+		return err
+	}
+	old := net.Dialer{
+		LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort("[2001:db8::3]:9")),
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1) })
+			return errors.Join(err, failed)
+		},
+	}
+	conn, err := old.DialContext(ctx, "udp6", "[2001:db8::9]:9")
+	if err != nil {
+		return err
+	}
+	go func() {
+		for range time.Tick(time.Millisecond) {
+			conn.Write([]byte("old")) // the kernel drops it, or says that the neighbour is not found
+		}
+	}()
+	u := unit("192.0.2.1/24", true)
+	u.Addrs = append(u.Addrs, netip.MustParsePrefix("2001:db8::1/64"))
+	p, err := kernel{}.Attach(ctx, u)
+	if err != nil {
+		return err
+	}
+	if err := p.Bind(ctx, grant()); err != nil {
+		return err
+	}
+	end := time.Now().Add(5 * time.Second)
+	for _, a := range neighbours {
+		found := false
+		for ; !found && time.Now().Before(end); <-tick.C {
+			all, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)
+			if err != nil {
+				return err
+			}
+			for _, n := range all {
+				found = found || n.IP.Equal(a.AsSlice()) && len(n.HardwareAddr) > 0
+			}
+		}
+		fmt.Println(a, found)
+	}
+	select {}
+}
+
+// Neighbours that the kernel does not find are asked for when an address is in place, so that their
+// connections are answered at once.
+func TestNeighboursAskedAgain(t *testing.T) {
+	_, rest, cmd := alone(t, unwilling)
+	takeFarEnd(t, cmd.Process.Pid, "192.0.2.9/24", "2001:db8::9/64")
+	for _, want := range []string{"192.0.2.9 true\n", "2001:db8::9 true\n"} {
+		if said, err := rest.ReadString('\n'); err != nil || said != want {
+			t.Errorf("the neighbour is found: %q, %v; want %q", said, err, want)
+		}
 	}
 }

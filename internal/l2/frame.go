@@ -19,6 +19,7 @@ const (
 
 	typeNS, typeNA  = 135, 136
 	flagOverride    = 0x20
+	optSourceLink   = 1
 	optTargetLink   = 2
 	neighbourHops   = 255 // neighbour discovery does not pass a router
 	flagFIN, flagS  = 0x01, 0x02
@@ -99,6 +100,19 @@ func probe(self mac, addr netip.Addr) []byte {
 	message := make([]byte, ndLen)
 	message[0] = typeNS
 	return ndFrame(self, netip.IPv6Unspecified(), solicited(addr), addr, message)
+}
+
+// question returns the frame by which the station that has from asks where addr is. Both are of the
+// same family. The answer goes to from.
+func question(self mac, from, addr netip.Addr) []byte {
+	if addr.Is4() {
+		return arpFrame(self, from, addr)
+	}
+	message := make([]byte, ndLen+8) // RFC 4861, section 4.3
+	message[0] = typeNS
+	message[ndLen], message[ndLen+1] = optSourceLink, 1
+	copy(message[ndLen+2:], self[:])
+	return ndFrame(self, from, solicited(addr), addr, message)
 }
 
 // arpFrame returns an ARP request to all stations.

@@ -72,6 +72,32 @@ func (l *Link) Announce(addrs ...netip.Addr) error {
 	return errors.Join(errs...)
 }
 
+// Ask asks where neighbours are, with one frame for each, in the name of an address of their family
+// that this interface has. The kernel hears the answers. It takes one that it waits for.
+func (l *Link) Ask(from netip.Addr, neighbours ...netip.Addr) error {
+	if l.closed.Load() {
+		return net.ErrClosed
+	}
+	self, err := hardwareAddr(l.conn)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.ifi.Name, err)
+	}
+	var errs []error
+	for _, n := range neighbours {
+		a, err := plain(n)
+		if err == nil && a.Is4() != from.Is4() {
+			err = fmt.Errorf("%v is of another family", from)
+		}
+		if err == nil {
+			err = send(l.conn, question(self, from, a))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cannot ask for %v on %s: %w", n, l.ifi.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Probe asks which station on the link has addr. It asks at least once, at most tries times, and
 // waits for answers for the time wait after each. The owner is another station that answers,
 // announces the address, or probes for it at the same time (RFC 5227, section 2.1.1; RFC 4862,

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,6 +77,33 @@ func TestAnnounceErrors(t *testing.T) {
 	}
 	if err := link.Announce(addresses()...); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("on a closed link: %v", err)
+	}
+}
+
+// The kernel takes the answer to a question that it did not send, if it waits for the answer.
+func TestAsk(t *testing.T) {
+	l := newLab(t, 2)
+	a, b := l[0], l[1]
+	link := a.open()
+	for _, tc := range []struct{ own, neighbour string }{{v4 + "/24", "10.73.0.109"}, {v6 + "/64", "fd73::109"}} {
+		t.Run(tc.neighbour, func(t *testing.T) {
+			a.add(tc.own)
+			b.add(tc.neighbour + tc.own[strings.Index(tc.own, "/"):])
+			own, neighbour := netip.MustParsePrefix(tc.own).Addr(), netip.MustParseAddr(tc.neighbour)
+			a.must(a.nl.NeighSet(&netlink.Neigh{LinkIndex: a.ifi.Index, IP: neighbour.AsSlice(), State: netlink.NUD_INCOMPLETE}))
+			if err := link.Ask(own, neighbour); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the neighbour is found", func() bool { return a.believes(neighbour) == b.mac })
+		})
+	}
+	err := link.Ask(netip.MustParseAddr(v4), netip.MustParseAddr("fd73::109"))
+	if err == nil || !strings.Contains(err.Error(), "cannot ask for fd73::109") || !strings.Contains(err.Error(), v4+" is of another family") {
+		t.Errorf("a question of one family for an address of the other: %v", err)
+	}
+	link.Close()
+	if err := link.Ask(netip.MustParseAddr(v4), netip.MustParseAddr("10.73.0.109")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed link: %v, want %v", err, net.ErrClosed)
 	}
 }
 
