@@ -21,6 +21,9 @@ const (
 	localTime   = 100 * time.Millisecond // for the kernel to accept packets for an IPv6 address
 	localEvery  = 200 * time.Microsecond
 	removeEvery = 50 * time.Millisecond
+
+	askFor  = 3 * time.Second // after the addresses have been put in place
+	askMost = 64              // neighbours at a time
 )
 
 // placement puts the addresses of a unit on an interface and removes them. Its methods are called
@@ -35,6 +38,7 @@ type placement struct {
 
 	on      nic
 	link    *l2.Link  // on it; nil: not prepared
+	placed  time.Time // when bind or mend has put the addresses in place
 	refresh time.Time // when to renew the kernel's lifetimes of addresses that are kept
 }
 
@@ -92,6 +96,7 @@ func (p *placement) bind(until time.Time) error {
 	if err := p.put(); err != nil {
 		return err
 	}
+	p.placed = time.Now()
 	p.awaitLocal()
 	if err := p.system.table.set(fence.Serving, 0, p.addrs); err != nil {
 		return err
@@ -156,26 +161,31 @@ func (p *placement) check() error {
 // askAgain asks for the neighbours that the kernel is asking for. The kernel may have had something
 // to send before the addresses were here, such as the rest of a connection to an address that has
 // moved. Its question was then fenced, could not be answered, or was never sent: for IPv6 it takes
-// the address of what it sends, or that of the link, which after a link has come up is not usable
-// for a second. The kernel would ask again a second later, and keep its answers to clients until
-// then.
+// the address of what it sends, or that of the link, which is not usable in the first seconds after
+// a link has come up. The kernel would ask again a second later, and keep its answers to clients
+// until then.
 func (p *placement) askAgain() {
 	all, err := netlink.NeighList(p.on.index, netlink.FAMILY_ALL)
-	asked := make(map[bool][]netip.Addr) // by whether they are of IPv4
-	for _, n := range all {
-		if a, ok := netip.AddrFromSlice(n.IP); ok && n.State == netlink.NUD_INCOMPLETE {
-			a = a.Unmap()
-			asked[a.Is4()] = append(asked[a.Is4()], a)
+	for _, neighbour := range unanswered(all) {
+		i := slices.IndexFunc(p.addrs, func(a netip.Addr) bool { return a.Is4() == neighbour.Is4() })
+		if i < 0 || err != nil || !p.covered() {
+			continue
 		}
-	}
-	for four, neighbours := range asked {
-		if i := slices.IndexFunc(p.addrs, func(a netip.Addr) bool { return a.Is4() == four }); i >= 0 {
-			err = errors.Join(err, p.link.Ask(p.addrs[i], neighbours...))
-		}
+		err = p.link.Ask(p.addrs[i], neighbour)
 	}
 	if err != nil { // some neighbours may be reached late
 		p.log.Debug("neighbours could not be asked for again", "interface", p.on.name, "err", err)
 	}
+}
+
+// unanswered returns the neighbours that the kernel is asking for, but not more than askMost.
+func unanswered(all []netlink.Neigh) (addrs []netip.Addr) {
+	for _, n := range all {
+		if a, ok := netip.AddrFromSlice(n.IP); ok && n.State == netlink.NUD_INCOMPLETE && len(addrs) < askMost {
+			addrs = append(addrs, a.Unmap())
+		}
+	}
+	return addrs
 }
 
 // awaitLocal waits until the kernel accepts packets for the addresses. For IPv6 that is a little
@@ -193,14 +203,16 @@ func (p *placement) awaitLocal() {
 	}
 }
 
-// announce tells the neighbours where the addresses are, if the lease lasts. It also asks again
-// where those are that the kernel does not find.
+// announce tells the neighbours where the addresses are, if the lease lasts. For a while after they
+// have been put in place, it also asks for the neighbours that the kernel is asking for.
 func (p *placement) announce() error {
 	if !p.covered() {
 		return nil
 	}
 	err := p.link.Announce(p.addrs...)
-	p.askAgain()
+	if time.Since(p.placed) < askFor {
+		p.askAgain()
+	}
 	return err
 }
 
@@ -212,6 +224,7 @@ func (p *placement) mend(missing bool) (bool, error) {
 	if err := p.put(); err != nil {
 		return false, err
 	}
+	p.placed = time.Now()
 	p.awaitLocal()
 	return true, p.announce()
 }

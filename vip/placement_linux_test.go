@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -26,6 +28,27 @@ func TestPutAfterTheLease(t *testing.T) {
 	// errExpired joined with another error would mean that the address was put in place.
 	if err := p.put(); err != errExpired {
 		t.Errorf("an address is put in place without a lease: %v", err)
+	}
+}
+
+// Only neighbours that the kernel is asking for are asked for, and only so many at a time.
+func TestUnanswered(t *testing.T) {
+	ip := func(i int) net.IP { return net.IPv4(192, 0, 2, byte(i)) }
+	var all []netlink.Neigh
+	for i, state := range []int{
+		netlink.NUD_REACHABLE, netlink.NUD_STALE, netlink.NUD_DELAY, netlink.NUD_PROBE, netlink.NUD_FAILED,
+		netlink.NUD_NOARP, netlink.NUD_PERMANENT, netlink.NUD_INCOMPLETE,
+	} {
+		all = append(all, netlink.Neigh{IP: ip(i), State: state})
+	}
+	if diff := cmp.Diff([]netip.Addr{netip.MustParseAddr("192.0.2.7")}, unanswered(all), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	for i := range 2 * askMost {
+		all = append(all, netlink.Neigh{IP: ip(i), State: netlink.NUD_INCOMPLETE})
+	}
+	if n := len(unanswered(all)); n != askMost {
+		t.Errorf("%d are asked for at a time, want %d", n, askMost)
 	}
 }
 
@@ -88,7 +111,7 @@ func unwilling(ctx context.Context) error {
 		if l, err = netlink.LinkByName("vip0"); err != nil {
 			return err
 		}
-		taken = gone != nil && l.Attrs().OperState == netlink.OperUp
+		taken = gone != nil && l.Attrs().OperState == netlink.OperUp && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
 	}
 	err = errors.Join(netlink.AddrAdd(l, usable("192.0.2.2/24")), netlink.AddrAdd(l, usable("2001:db8::2/64")))
 	neighbours := []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")}

@@ -72,9 +72,9 @@ func (l *Link) Announce(addrs ...netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// Ask asks where neighbours are, with one frame for each, in the name of an address of their family
-// that this interface has. The kernel hears the answers. It takes one that it waits for.
-func (l *Link) Ask(from netip.Addr, neighbours ...netip.Addr) error {
+// Ask asks where a neighbour is, in the name of an address of the same family that this interface
+// has. The kernel hears the answer, and takes it if it waits for it.
+func (l *Link) Ask(from, neighbour netip.Addr) error {
 	if l.closed.Load() {
 		return net.ErrClosed
 	}
@@ -82,20 +82,17 @@ func (l *Link) Ask(from netip.Addr, neighbours ...netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.ifi.Name, err)
 	}
-	var errs []error
-	for _, n := range neighbours {
-		a, err := plain(n)
-		if err == nil && a.Is4() != from.Is4() {
-			err = fmt.Errorf("%v is of another family", from)
-		}
-		if err == nil {
-			err = send(l.conn, question(self, from, a))
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("cannot ask for %v on %s: %w", n, l.ifi.Name, err))
-		}
+	a, err := plain(neighbour)
+	if err == nil && a.Is4() != from.Is4() {
+		err = fmt.Errorf("%v is of another family", from)
 	}
-	return errors.Join(errs...)
+	if err == nil {
+		err = send(l.conn, question(self, from, a))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot ask for %v on %s: %w", neighbour, l.ifi.Name, err)
+	}
+	return nil
 }
 
 // Probe asks which station on the link has addr. It asks at least once, at most tries times, and
