@@ -201,7 +201,8 @@ func TestListenErrors(t *testing.T) {
 	}
 	t.Run("it leaves the port to the node", func(t *testing.T) {
 		asked := make(map[string]bool)
-		cfg := Config{HTTPSAddr: freeAddr(t), HTTPAddr: freeAddr(t), Listen: func(_, addr string) (net.Listener, error) {
+		addrs := freeAddrs(t, 2)
+		cfg := Config{HTTPSAddr: addrs[0], HTTPAddr: addrs[1], Listen: func(_, addr string) (net.Listener, error) {
 			asked[addr] = true
 			return nil, nil
 		}}

@@ -27,15 +27,13 @@ func realTrio(t *testing.T) []Config {
 	t.Helper()
 	secret, dir := NewSecret(), t.TempDir()
 	cfgs := make([]Config, 3)
-	var peers []string
-	for range cfgs {
-		peers = append(peers, freeAddr(t))
-	}
+	addrs := freeAddrs(t, 12)
+	peers, others := addrs[:3], addrs[3:]
 	for i := range cfgs {
 		cfgs[i] = Config{
 			Dir: filepath.Join(dir, fmt.Sprint(i)), Name: fmt.Sprint(i), Addr: peers[i], Peers: Static(peers...), Expect: 3,
 			Secrets: []Secret{secret}, TLS: TLS{Configure: ownIssuer},
-			HTTPSAddr: freeAddr(t), HTTPAddr: freeAddr(t), HealthAddr: freeAddr(t), Drain: Drain{Grace: 300 * time.Millisecond},
+			HTTPSAddr: others[3*i], HTTPAddr: others[3*i+1], HealthAddr: others[3*i+2], Drain: Drain{Grace: 300 * time.Millisecond},
 		}
 	}
 	return cfgs

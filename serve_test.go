@@ -36,7 +36,8 @@ func freeAddr(t testing.TB) string { return freeAddrs(t, 1)[0] }
 func TestServe(t *testing.T) {
 	SkipShort(t)
 	t.Parallel() // it waits
-	cfg := Config{HTTPSAddr: freeAddr(t), HTTPAddr: freeAddr(t), HealthAddr: freeAddr(t), Name: "dev"}
+	addrs := freeAddrs(t, 3)
+	cfg := Config{HTTPSAddr: addrs[0], HTTPAddr: addrs[1], HealthAddr: addrs[2], Name: "dev"}
 	n, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

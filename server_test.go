@@ -39,9 +39,10 @@ type serving struct {
 // serveReal serves h with cfg on every address of this machine, by Node.Serve.
 func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 	t.Helper()
-	_, port, _ := net.SplitHostPort(freeAddr(t))
+	addrs := freeAddrs(t, 2)
+	_, port, _ := net.SplitHostPort(addrs[0])
 	cfg.Secrets, cfg.Addr, cfg.Timing = []Secret{NewSecret()}, "127.0.0.1:0", Fast
-	cfg.HTTPSAddr, cfg.HTTPAddr = "0.0.0.0:"+port, freeAddr(t)
+	cfg.HTTPSAddr, cfg.HTTPAddr = "0.0.0.0:"+port, addrs[1]
 	cfg.TLS.Configure = ownIssuer
 	n, err := Open(t.Context(), cfg)
 	if err != nil {

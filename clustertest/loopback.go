@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/freeport"
 )
 
 // loopback is the network of this machine. Each port of a host is another one of 127.0.0.1.
@@ -30,8 +30,7 @@ func newLoopback() *loopback {
 	return &loopback{ports: make(map[string]string), peers: make(map[string]*peerSockets)}
 }
 
-// addr returns the address that a port of a host is. The first call finds a free one. It is below
-// those that systems give to outgoing connections, which would take it before it is listened on.
+// addr returns the address that a port of a host is. The first call finds a free one.
 func (l *loopback) addr(host, port string) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -43,23 +42,15 @@ func (l *loopback) addr(host, port string) (string, error) {
 	for _, addr := range l.ports {
 		taken[addr] = true
 	}
-	var failed error
-	for range 100 {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000)))
-		if err != nil {
-			failed = err
-			continue
-		}
-		addr := ln.Addr().String()
-		if err := ln.Close(); err != nil {
-			return "", err
-		}
-		if !taken[addr] {
-			l.ports[key] = addr
-			return addr, nil
-		}
+	addrs, err := freeport.Addrs(1)
+	for err == nil && taken[addrs[0]] {
+		addrs, err = freeport.Addrs(1)
 	}
-	return "", fmt.Errorf("no free port on loopback: %w", failed)
+	if err != nil {
+		return "", err
+	}
+	l.ports[key] = addrs[0]
+	return addrs[0], nil
 }
 
 func (l *loopback) place(host string, cfg *flotilla.Config) (err error) {

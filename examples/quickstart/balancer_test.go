@@ -6,6 +6,8 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla/examples/internal/process"
 )
 
 // backend listens on loopback and gives every connection to serve.
@@ -31,12 +33,11 @@ func backend(t *testing.T, serve func(*net.TCPConn)) string {
 // refused returns an address at which nobody listens.
 func refused(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.Close()
-	return ln.Addr().String()
+	return process.HostPort(net.IPv4(127, 0, 0, 1), ports[0])
 }
 
 // says returns the behaviour of a backend that sends name and closes the connection.

@@ -161,7 +161,7 @@ func (s *site) target(i int) {
 // watch starts the Prometheus. Nothing fires for a while.
 func (s *site) watch(replaced map[string]string) {
 	s.Helper()
-	s.prom = serve(s.T, setting{rules: faster(s.T, text(s.T), replaced), targets: s.targets, listen: free(s.T)})
+	s.prom = serve(s.T, setting{rules: faster(s.T, text(s.T), replaced), targets: s.targets, listen: free(s.T, 1)[0]})
 	s.until("all targets are there", time.Minute, func() bool {
 		n, _ := s.prom.samples(`flotilla_build_info`)
 		return n == len(s.targets)

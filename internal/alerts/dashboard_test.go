@@ -411,7 +411,7 @@ func TestDashboardShows(t *testing.T) {
 	command(t, "prometheus")
 	began := time.Now()
 	s := build(t, world{authority: true, backups: true})
-	s.prom = serve(t, setting{rules: text(t), targets: s.targets, listen: free(t)})
+	s.prom = serve(t, setting{rules: text(t), targets: s.targets, listen: free(t, 1)[0]})
 	s.everything()
 
 	never := map[string]string{"OCSP": "the authority of the tests has none"}

@@ -205,7 +205,7 @@ func (p *server) rules() map[string]rule {
 // rulesOf returns what a Prometheus reads in a text.
 func rulesOf(t *testing.T, text string) map[string]rule {
 	t.Helper()
-	return serve(t, setting{rules: text, listen: free(t)}).rules()
+	return serve(t, setting{rules: text, listen: free(t, 1)[0]}).rules()
 }
 
 // firing returns the names of the alerts that fire, and of those that will soon.
@@ -266,14 +266,14 @@ func (p *server) samples(expression string) (n int, most float64) {
 	return n, most
 }
 
-// free returns an address on loopback on which nobody listens.
-func free(t *testing.T) string {
+// free returns n addresses on loopback at which nobody listens.
+func free(t *testing.T, n int) []string {
 	t.Helper()
-	addrs, err := freeport.Addrs(1)
+	addrs, err := freeport.Addrs(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return addrs[0]
+	return addrs
 }
 
 // promtool runs a check, and returns what it says.

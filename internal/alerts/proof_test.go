@@ -158,7 +158,7 @@ func proofs() []proof {
 		},
 		{
 			alert: "FlotillaNotScraped", world: three,
-			fault: func(s *site) { s.prom.watch(append(s.targets, free(s.T))) },
+			fault: func(s *site) { s.prom.watch(append(s.targets, free(s.T, 1)[0])) },
 			mend:  func(s *site) { s.prom.watch(s.targets) },
 		},
 		{

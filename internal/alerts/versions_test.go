@@ -75,10 +75,8 @@ func TestVersionsDiffer(t *testing.T) {
 	}
 	f := &fleet{T: t, dir: dir, stop: make([]func(), 3)}
 	secret := flotilla.NewSecret().Encode()
-	var peers, targets []string
-	for range f.stop {
-		peers, targets = append(peers, free(t)), append(targets, free(t))
-	}
+	addrs := free(t, 7)
+	peers, targets := addrs[:3], addrs[3:6]
 	for i := range f.stop {
 		f.settings = append(f.settings, map[string]any{
 			"Name": fmt.Sprint("n", i), "Dir": filepath.Join(dir, fmt.Sprint("n", i)), "Secret": secret, "Peers": peers,
@@ -99,7 +97,7 @@ func TestVersionsDiffer(t *testing.T) {
 			}
 		}
 	})
-	s := &site{T: t, prom: serve(t, setting{rules: faster(t, text(t), map[string]string{"for: 1d": "for: 10m"}), targets: targets, listen: free(t)})}
+	s := &site{T: t, prom: serve(t, setting{rules: faster(t, text(t), map[string]string{"for: 1d": "for: 10m"}), targets: targets, listen: addrs[6]})}
 	s.until("all are ready", time.Minute, func() bool {
 		_, most := s.prom.samples("sum(flotilla_ready)")
 		return most == 3
