@@ -60,9 +60,10 @@ func Load(dir string, patterns ...string) ([]*Package, error) {
 }
 
 // LoadOverlay is [Load] with other texts in place of some files, by their paths. A path that no
-// package has is that of one more file of the package in its directory. The error of the type
-// checker names all that it finds in a package.
+// package has is that of one more file of the package in its directory. A path in the directory of
+// no package is an error. The error of the type checker names all that it finds in a package.
 func LoadOverlay(dir string, overlay map[string]string, patterns ...string) ([]*Package, error) {
+	overlay = maps.Clone(overlay) // check takes out what it uses
 	all, err := list(dir, append([]string{"-deps", "-json=ImportPath,Name,Dir,GoFiles,Imports,DepOnly,Module"}, patterns...))
 	if err != nil {
 		return nil, err
@@ -83,9 +84,12 @@ func LoadOverlay(dir string, overlay map[string]string, patterns ...string) ([]*
 			}
 		}
 	}
-	exports, err := list(dir, append([]string{"-deps", "-export", "-json=ImportPath,Export"}, slices.Sorted(maps.Keys(others))...))
-	if err != nil {
-		return nil, err
+	var exports []listed
+	if len(others) > 0 {
+		exports, err = list(dir, append([]string{"-deps", "-export", "-json=ImportPath,Export"}, slices.Sorted(maps.Keys(others))...))
+		if err != nil {
+			return nil, err
+		}
 	}
 	fset := token.NewFileSet()
 	imp := newImports(fset, own, exports)
@@ -102,6 +106,9 @@ func LoadOverlay(dir string, overlay map[string]string, patterns ...string) ([]*
 		if !l.DepOnly {
 			pkgs = append(pkgs, p)
 		}
+	}
+	for path := range overlay {
+		return nil, fmt.Errorf("no package has %s", path)
 	}
 	return pkgs, nil
 }
@@ -144,6 +151,7 @@ func check(l listed, fset *token.FileSet, imp types.Importer, overlay map[string
 		var text any // nil: that of the file
 		if t, ok := overlay[path]; ok {
 			text = t
+			delete(overlay, path)
 		}
 		f, err := parser.ParseFile(fset, path, text, parser.SkipObjectResolution)
 		if err != nil {

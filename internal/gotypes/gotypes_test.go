@@ -48,6 +48,9 @@ func TestLoadOverlay(t *testing.T) {
 	} else if pkgs[0].Types.Scope().Lookup("A") == nil {
 		t.Error("the package has no A")
 	}
+	if _, err := LoadOverlay(dir, map[string]string{filepath.Join(dir, "b", "b.go"): "package b\n"}, "."); err == nil || !strings.Contains(err.Error(), "no package has ") {
+		t.Errorf("%v, want that no package has the file", err)
+	}
 	_, err := LoadOverlay(dir, map[string]string{a: "package a\nfunc A() { x := 1 }\n", b: "package a\nvar B = C\n"}, ".")
 	if err == nil || !strings.Contains(err.Error(), "declared and not used: x") || !strings.Contains(err.Error(), "undefined: C") {
 		t.Errorf("%v, want both errors", err)
