@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -147,31 +148,40 @@ func unwilling(ctx context.Context) error {
 	if err := p.Bind(ctx, grant()); err != nil {
 		return err
 	}
-	end := time.Now().Add(5 * time.Second)
-	for _, a := range neighbours {
-		found := false
-		for ; !found && time.Now().Before(end); <-tick.C {
+	await := func(a netip.Addr, is func(netlink.Neigh) bool) bool {
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); <-tick.C {
 			all, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)
-			if err != nil {
-				return err
-			}
-			for _, n := range all {
-				found = found || n.IP.Equal(a.AsSlice()) && len(n.HardwareAddr) > 0
+			if err == nil && slices.ContainsFunc(all, func(n netlink.Neigh) bool { return n.IP.Equal(a.AsSlice()) && is(n) }) {
+				return true
 			}
 		}
-		fmt.Println(a, found)
+		return false
 	}
+	found := func(n netlink.Neigh) bool { return len(n.HardwareAddr) > 0 }
+	for _, a := range neighbours {
+		fmt.Println(a, "found:", await(a, found))
+	}
+	// The old connection is the first to look for the neighbour again.
+	a := neighbours[1]
+	if err := netlink.NeighDel(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: a.AsSlice()}); err != nil {
+		return err
+	}
+	fmt.Println(a, "lost:", await(a, func(n netlink.Neigh) bool { return n.State == netlink.NUD_INCOMPLETE }))
+	if err := p.Announce(); err != nil {
+		return err
+	}
+	fmt.Println(a, "found:", await(a, found))
 	select {}
 }
 
 // Neighbours that the kernel does not find are asked for when an address is in place, so that their
-// connections are answered at once.
+// connections are answered at once. This is repeated with the first announcements.
 func TestNeighboursAskedAgain(t *testing.T) {
 	_, rest, cmd := alone(t, unwilling)
 	takeFarEnd(t, cmd.Process.Pid, "192.0.2.9/24", "2001:db8::9/64")
-	for _, want := range []string{"192.0.2.9 true\n", "2001:db8::9 true\n"} {
-		if said, err := rest.ReadString('\n'); err != nil || said != want {
-			t.Errorf("the neighbour is found: %q, %v; want %q", said, err, want)
+	for _, want := range []string{"192.0.2.9 found", "2001:db8::9 found", "2001:db8::9 lost", "2001:db8::9 found"} {
+		if said, err := rest.ReadString('\n'); err != nil || said != want+": true\n" {
+			t.Errorf("the program says %q, %v; want %q", said, err, want+": true")
 		}
 	}
 }

@@ -16,8 +16,6 @@ func addressRows() []row {
 		m("what a former process of the program guarded stays guarded", "TestPrograms",
 			"internal/fence/fence_linux.go", "inherit", `if len(d.addrs) > 0 {`, `if false {`),
 
-		m("a client that the kernel does not find is asked for", "TestNeighboursAskedAgain",
-			"vip/placement_linux.go", "askAgain", `err = p.link.Ask(p.addrs[i], neighbour)`, ``),
 		m("addresses are removed when the lease has ended", "TestDeadline",
 			"internal/guard/watcher_linux.go", "evaluate", `expired := len(w.set.addrs) > 0 && deadline != 0 && now >= deadline`, `expired := len(w.set.addrs) > 0 && deadline == 1`),
 		m("no address is removed while the lease lasts", "TestExtended",
@@ -47,6 +45,8 @@ func addressRows() []row {
 		m("a guard is given no address that it cannot remove", "TestRefused",
 			"internal/guard/guard.go", "check", `case a.Index <= 0 || a.Index > 1<<31-1:`, `case false:`),
 
+		m("a client that the kernel does not find is asked for", "TestNeighboursAskedAgain",
+			"vip/placement_linux.go", "askAgain", `err = p.link.Ask(p.addrs[i], neighbour)`, ``),
 		m("an address with a foreign owner is not taken", "TestProbe",
 			"vip/owner.go", "probe", `if err == nil && other != "" {`, `if false {`),
 		m("an address goes when the lease is lost", "TestAddressWithoutQuorum",
