@@ -113,8 +113,13 @@ func TestKill(t *testing.T) {
 	if count(l.Nodes[0], "1002") != 1 || count(l.Nodes[1], "1001") != 1 {
 		t.Error("others were killed too")
 	}
-	if n, err := l.Nodes[0].Kill(syscall.SIGKILL, nil); n != 2 || err != nil {
-		t.Errorf("%d killed, %v", n, err)
+	var seen []Running
+	all := func(r Running) bool {
+		seen = append(seen, r)
+		return true
+	}
+	if n, err := l.Nodes[0].Kill(syscall.SIGKILL, all); n != 2 || err != nil {
+		t.Errorf("%d killed, %v; it saw %+v", n, err, seen)
 	}
 }
 
