@@ -64,8 +64,10 @@ func (n *Node) handOver(ctx context.Context) error {
 	return errors.Join(moved, yielded, ended)
 }
 
-// depart removes this node from the cluster. It tries again until ctx ends.
+// depart removes this node from the cluster. It tries again until ctx ends. Its error then has the
+// reason of the newest attempt that ctx has not cut off.
 func (n *Node) depart(ctx context.Context) error {
+	var why error
 	for {
 		changed := n.life.Changed.Wait()
 		leader, err := n.replica.Leader(), error(ErrNoLeader)
@@ -81,11 +83,14 @@ func (n *Node) depart(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		if why == nil || ctx.Err() == nil {
+			why = err
+		}
 		select {
 		case <-changed:
 		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
+			return errors.Join(context.Cause(ctx), why)
 		}
 	}
 }
