@@ -22,6 +22,7 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/hooks"
+	"github.com/flotilla-ha/flotilla/status"
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
@@ -167,6 +168,21 @@ func (s *site) watch(replaced map[string]string) {
 		return n == len(s.targets)
 	})
 	s.calm(5 * time.Second)
+}
+
+// move has the node by move the address to another one. The node that has given the address up
+// before waits for it again only after a moment.
+func (s *site) move(by int, to string) {
+	s.Helper()
+	role := "vip/" + s.addr.Addr().String()
+	s.until("two wait for the address", time.Minute, func() bool {
+		roles := s.c.Nodes[by].Status().Roles
+		i := slices.IndexFunc(roles, func(r status.Role) bool { return r.Name == role })
+		return i >= 0 && roles[i].Waiting == 2
+	})
+	if err := s.c.Nodes[by].Move(s.Context(), role, to); err != nil {
+		s.Errorf("the move to %s: %v", to, err)
+	}
 }
 
 // until waits until ok. It returns how long that took.

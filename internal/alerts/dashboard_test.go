@@ -459,9 +459,7 @@ func (s *site) everything() {
 	s.c.Kill(i)
 
 	for _, i := range rest {
-		if err := s.c.Nodes[leader].Move(s.Context(), "vip/"+s.addr.Addr().String(), s.c.Config(i).Name); err != nil {
-			s.Errorf("the move: %v", err)
-		}
+		s.move(leader, s.c.Config(i).Name)
 	}
 	s.c.Stop(leader)
 	s.again(leader)

@@ -377,14 +377,7 @@ func TestPlannedWork(t *testing.T) {
 		},
 		"moves": func(s *site) {
 			for i := range 6 {
-				s.until("two wait for the address", time.Minute, func() bool {
-					roles := s.c.Nodes[0].Status().Roles
-					return len(roles) == 1 && roles[0].Waiting == 2
-				})
-				to := s.c.Config(i % 3).Name
-				if err := s.c.Nodes[0].Move(s.Context(), "vip/"+s.addr.Addr().String(), to); err != nil {
-					s.Errorf("the move to %s: %v", to, err)
-				}
+				s.move(0, s.c.Config(i%3).Name)
 			}
 		},
 	} {
